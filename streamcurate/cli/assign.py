@@ -1,0 +1,36 @@
+"""``streamcurate assign``: label new rows with a finished tree."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("assign")
+@click.argument("run", type=click.Path())
+@click.argument("embeddings", type=click.Path())
+@click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
+@click.option(
+    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; half of what is available by default."
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; every processor by default.")
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(
+    run: str, embeddings: str, out: str, memory_limit: str | None, threads: int | None, quiet: bool
+) -> None:
+    """Label the rows of EMBEDDINGS with the frozen tree of RUN, at every level."""
+    from streamcurate.cli.progress import Progress
+    from streamcurate.cli.signals import set_resume_hint
+    from streamcurate.curated import assign
+    from streamcurate.streaming.budget import parse_bytes
+
+    set_resume_hint("nothing was kept; give the same command again")
+    with Progress(quiet=quiet) as progress:
+        found = assign(
+            run,
+            embeddings,
+            out,
+            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            threads=threads,
+            progress=progress,
+        )
+    click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} levels")

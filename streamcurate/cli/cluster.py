@@ -1,0 +1,81 @@
+"""``streamcurate cluster``: build the hierarchy."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("cluster")
+@click.argument("embeddings", type=click.Path())
+@click.argument("run", type=click.Path())
+@click.option("--config", type=click.Path(), metavar="FILE", help="Levels, metric and seed as YAML.")
+@click.option("--levels", metavar="K1,K2,..", help="Clusters of each level, from the rows upwards; no resampling.")
+@click.option("--metric", type=click.Choice(["l2", "cosine"]), help="Overrides the file; l2 by default.")
+@click.option("--seed", type=int, metavar="N", help="Overrides the file; 0 by default.")
+@click.option(
+    "--subset", type=click.Path(), metavar="ROWS.npy", help="Row numbers, or a mask, of the rows to use; others get label -1."
+)
+@click.option(
+    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; half of what is available by default."
+)
+@click.option("--scratch", type=click.Path(), metavar="DIR", help="Where intermediate arrays go; inside RUN by default.")
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
+)
+@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; every processor by default.")
+@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Not in this version.")
+@click.option("--scheduler", metavar="ADDRESS", help="Not in this version.")
+@click.option("--scheduler-file", type=click.Path(), metavar="FILE", help="Not in this version.")
+@click.option(
+    "--reuse", type=click.Path(), metavar="RUN", help="Another run of the same store: its identical leading levels are taken over."
+)
+@click.option("--quiet", is_flag=True, help="No progress.")
+def command(
+    embeddings: str,
+    run: str,
+    config: str | None,
+    levels: str | None,
+    metric: str | None,
+    seed: int | None,
+    subset: str | None,
+    memory_limit: str | None,
+    scratch: str | None,
+    device: str,
+    threads: int | None,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    reuse: str | None,
+    quiet: bool,
+) -> None:
+    """Build the hierarchy of clusters over EMBEDDINGS in the directory RUN.
+
+    The same line again goes on where an earlier one stopped, and does nothing once the run is finished. Memory limit,
+    scratch, device and threads may change in between; levels, metric, seed and subset may not.
+    """
+    from streamcurate.cli.progress import Progress
+    from streamcurate.cli.signals import set_resume_hint
+    from streamcurate.errors import ConfigError
+    from streamcurate.pipeline import cluster, resolve_config
+    from streamcurate.streaming.budget import parse_bytes
+
+    for name, value in (("--workers", workers), ("--scheduler", scheduler), ("--scheduler-file", scheduler_file)):
+        if value is not None:
+            raise ConfigError(f"{name}: this version computes in one process; leave it out (see --threads)")
+    resolved = resolve_config(levels, config, metric, seed, subset)
+    set_resume_hint(f"what is done is kept in {run}; give the same command again to go on")
+    with Progress(quiet=quiet) as progress:
+        for note in resolved.notes:
+            progress.note(note)
+        tree = cluster(
+            embeddings,
+            run,
+            config=resolved,
+            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
+            scratch=scratch,
+            device=device,
+            threads=threads,
+            reuse=reuse,
+            progress=progress,
+        )
+    click.echo(f"{run}: {', '.join(f'{record.clusters:,}' for record in tree.manifest.levels)} clusters, digest {tree.digest}")

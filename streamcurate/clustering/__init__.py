@@ -1,0 +1,1 @@
+"""k-means out of core: seeding, Lloyd's algorithm, resampling, splits, levels, labels for new rows."""

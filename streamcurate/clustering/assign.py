@@ -1,0 +1,178 @@
+"""Labels for new rows from a finished tree, whose centroids stay as they are."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.clustering.hierarchy import check_usable
+from streamcurate.clustering.passes import StatisticsPass
+from streamcurate.embeddings.store import Embeddings
+from streamcurate.errors import InputError
+from streamcurate.files import move_folder
+from streamcurate.kernels import Metric, PreparedCentroids
+from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
+from streamcurate.streaming import Block, Cost, Executor, Output, Points
+from streamcurate.tree import Tree, level_name
+from streamcurate.tree.level import ALIGNED_CHUNK_ROWS
+
+PARTIAL_SUFFIX = ".partial"
+Columns = tuple[NDArray[Any], ...]
+
+
+@dataclass(frozen=True)
+class Assignment:
+    """Labels of new rows at rest.
+
+    Attributes
+    ----------
+    path : str
+    rows : int
+    levels : int
+    """
+
+    path: str
+    rows: int
+    levels: int
+
+    def labels(self, level: int = 1) -> Any:
+        """Zarr array, int32 (rows,): clusters of a level; -1 under a cluster that holds no row of the tree."""
+        return open_array(Path(self.path) / level_name(level) / "labels").zarr
+
+    def distances(self, level: int = 1) -> Any:
+        """Zarr array, float32 (rows,): of the row to its level-1 centroid, of that to its level-2 centroid, ..."""
+        return open_array(Path(self.path) / level_name(level) / "distances").zarr
+
+
+@dataclass(frozen=True)
+class _State:
+    """Centroids of level 1, those of its coarse clusters where it has splits, labels and distances of the others."""
+
+    centroids: NDArray[np.float32]
+    prepared: PreparedCentroids
+    coarse_offsets: NDArray[np.int64] | None
+    upper: tuple[tuple[NDArray[np.int32], NDArray[np.float32]], ...]
+
+
+@dataclass(frozen=True)
+class _NewLabelsPass:
+    """Outputs: labels and distances of every level in turn."""
+
+    metric: Metric
+    clusters: int
+    fixed_bytes: int
+    name: str = "labels"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        return Cost(
+            fixed_bytes=self.fixed_bytes,
+            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
+            row_bytes=128,
+            row_operations=2 * dims * self.clusters,
+        )
+
+    def chunk(self, block: Block, columns: Columns, state: _State) -> tuple[int, Columns]:
+        labels, values = kernels.nearest(block.values, state.prepared)
+        if state.coarse_offsets is not None:
+            labels, values = _within(block.values, labels, state, self.metric)
+        outputs: list[NDArray[Any]] = [labels, kernels.distance_of(values, self.metric)]
+        for upper, distances in state.upper:
+            known = labels >= 0
+            at = np.where(known, labels, 0)
+            outputs.append(np.where(known, upper[at], np.int32(-1)).astype(np.int32))
+            outputs.append(np.where(known, distances[at], np.float32(np.nan)).astype(np.float32))
+            labels = outputs[-2]
+        return len(labels), tuple(outputs)
+
+    def combine(self, total: int, part: int) -> int:
+        return total + part
+
+    def finalize(self, total: int | None) -> int:
+        return total or 0
+
+
+def _within(
+    values: NDArray[Any], coarse: NDArray[np.int32], state: _State, metric: Metric
+) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
+    """The nearest leaf among those of each row's own coarse cluster."""
+    assert state.coarse_offsets is not None
+    labels = np.full(len(values), -1, dtype=np.int32)
+    best = np.full(len(values), np.nan)
+    order = np.argsort(coarse, kind="stable")
+    for rows in np.split(order, np.flatnonzero(np.diff(coarse[order])) + 1):
+        own = int(coarse[rows[0]])
+        first, last = int(state.coarse_offsets[own]), int(state.coarse_offsets[own + 1])
+        if last > first:  # a coarse cluster without rows has no leaves
+            leaves = kernels.prepare_centroids(state.centroids[first:last], metric)
+            found, best[rows] = kernels.nearest(values[rows], leaves)
+            labels[rows] = found + np.int32(first)
+    return labels, best
+
+
+def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str], executor: Executor) -> Assignment:
+    """Label new rows at every level; see ``streamcurate.assign``."""
+    place = Path(out)
+    first = tree.levels[0]
+    dims = first.stored_centroids.shape[1]
+    if embeddings.dims != dims:
+        raise InputError(
+            f"{embeddings.name}: has {embeddings.dims} dims, the tree in {tree.path} was built from {dims}; "
+            "give embeddings of the same model"
+        )
+    if place.exists():
+        raise InputError(f"{out}: already exists; choose another place or remove it first")
+    metric: Metric = "cosine" if tree.metric == "cosine" else "l2"
+    points = Points.all_of(embeddings)
+    statistics, _ = executor.run(StatisticsPass(metric), points, None)
+    check_usable(statistics, embeddings.name, metric)
+    upper_bytes = 8 * sum(level.points for level in tree.levels[1:])
+    coarse = first.stored_coarse_centroids
+    prepared_clusters = first.clusters if coarse is None else coarse.rows
+    fixed = 4 * dims * first.clusters + upper_bytes + kernels.prepared_centroids_bytes(prepared_clusters, dims)
+    executor.budget.require(fixed, f"{tree.path}: the centroids of level 1", "use a machine with more memory")
+    centroids = first.stored_centroids.read(0, first.clusters)
+    offsets = first.stored_coarse_offsets
+    state = _State(
+        centroids,
+        kernels.prepare_centroids(centroids if coarse is None else coarse.read(0, coarse.rows), metric),
+        None if offsets is None else offsets.read(0, offsets.rows),
+        tuple(
+            (level.stored_labels.read(0, level.points), level.stored_distances.read(0, level.points))
+            for level in tree.levels[1:]
+        ),
+    )
+    partial = place.with_name(place.name + PARTIAL_SUFFIX)
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        outputs = _make(partial, len(tree.levels), embeddings.rows, tree)
+        work = _NewLabelsPass(metric, prepared_clusters, fixed)
+        executor.run(work, points, state, outputs=outputs)
+        move_folder(partial, place)
+    except InputError:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    return Assignment(os.fspath(out), embeddings.rows, len(tree.levels))
+
+
+def _make(place: Path, levels: int, rows: int, tree: Tree) -> list[Output]:
+    if not place.parent.exists():
+        raise InputError(f"{place.parent}: no such folder; make it first, or choose another place")
+    create_group(place, {"format": 1, "kind": "labels", "tree": {"digest": tree.digest, "path": tree.path}})
+    outputs = []
+    for number in range(1, levels + 1):
+        create_group(place / level_name(number))
+        arrays: list[tuple[StoredArray, float]] = [
+            (create_array(place / level_name(number) / name, (rows,), dtype, ALIGNED_CHUNK_ROWS), fill)
+            for name, dtype, fill in (("labels", np.int32, -1), ("distances", np.float32, np.nan))
+        ]
+        outputs += [Output(array, fill) for array, fill in arrays]
+    assert node_kind(place) == "group"
+    return outputs

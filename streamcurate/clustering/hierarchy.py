@@ -1,0 +1,145 @@
+"""One level of the hierarchy, from its points to its arrays at rest."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.clustering.fit import fit_with_resampling, held
+from streamcurate.clustering.members import write_members
+from streamcurate.clustering.passes import LabelPass, StatisticsPass
+from streamcurate.clustering.split import split
+from streamcurate.clustering.surroundings import Measured, Surroundings
+from streamcurate.config import Level
+from streamcurate.errors import DataError
+from streamcurate.kernels import ExactTotal, Statistics
+from streamcurate.runs.events import StageFinished, StageStarted
+from streamcurate.storage import SequentialWriter
+from streamcurate.streaming import Output, Points
+from streamcurate.tree.level import LevelWriter
+
+_MEMBERS_SHARE = 1 / 2
+
+
+@dataclass(frozen=True)
+class BuiltLevel:
+    """What building a level gave beside its arrays.
+
+    Attributes
+    ----------
+    sizes : ndarray of int64, shape (clusters,)
+        Points of each cluster.
+    inertia : float
+    seeding : str
+    iterations : int
+    warnings : tuple of str
+    """
+
+    sizes: NDArray[np.int64]
+    inertia: float
+    seeding: str
+    iterations: int
+    warnings: tuple[str, ...]
+
+
+def measure(points: Points, around: Surroundings, unit_rows: int = 0) -> tuple[Statistics, list[str]]:
+    """Statistics of the points, and checksums of the source's units where ``unit_rows`` is given.
+
+    Raises
+    ------
+    DataError
+        Rows hold NaN or Inf, or, under cosine, only zeros.
+    """
+    work = StatisticsPass(around.metric, unit_rows)
+    statistics, digests = around.executor.run(work, points, None, align=max(unit_rows, 1))
+    return statistics, digests
+
+
+def check_usable(statistics: Statistics, name: str, metric: str, identify: str = "") -> None:
+    """Refuse rows that have no distance.
+
+    Raises
+    ------
+    DataError
+        Naming how many, and the first.
+    """
+    fix = "drop them when ingesting (--on-bad-row drop) or leave them out with --subset"
+    if statistics.bad_rows:
+        raise DataError(
+            f"{name}: {statistics.bad_rows:,} rows hold NaN or Inf (first: row {statistics.first_bad_row}{identify}); {fix}"
+        )
+    if metric == "cosine" and statistics.zero_rows:
+        raise DataError(
+            f"{name}: {statistics.zero_rows:,} rows are zero and have no direction under metric cosine "
+            f"(first: row {statistics.first_zero_row}{identify}); use metric l2, or leave them out with --subset"
+        )
+
+
+def build_level(
+    points: Points, statistics: Statistics, level: Level, around: Surroundings, writer: LevelWriter
+) -> BuiltLevel:
+    """Cluster the points and write the level's arrays.
+
+    Parameters
+    ----------
+    points : Points
+        The rows of the store, or the centroids of the level below.
+    statistics : Statistics
+        Of the points.
+    level : Level
+    around : Surroundings
+    writer : LevelWriter
+
+    Returns
+    -------
+    BuiltLevel
+
+    Raises
+    ------
+    DataError
+        Fewer points than clusters.
+    """
+    if points.count < level.clusters:
+        raise DataError(
+            f"level {around.level}: {level.clusters:,} clusters from {points.count:,} points of {points.source.name}; "
+            f"choose at most {points.count:,} clusters"
+        )
+    points = Points(held(points.source, around), points.count, points.mask)
+    measured = Measured.of(points, statistics, around.metric)
+    fitted = fit_with_resampling(measured, level, around)
+    began = time.monotonic()
+    around.emit(StageStarted(stage="labels", level=around.level))
+    if level.splits > 1:
+        found = split(measured, fitted.centroids, level, around, writer)
+        sizes, inertia = found.sizes, found.inertia
+    else:
+        work = LabelPass(around.metric, measured.inertia, level.clusters)
+        labelled = around.executor.run(
+            work,
+            points,
+            kernels.prepare_centroids(fitted.centroids, around.metric),
+            outputs=(Output(writer.labels(), -1), Output(writer.distances(), np.nan)),
+        )
+        sizes, inertia = labelled.counts, labelled.inertia
+        with SequentialWriter(writer.centroids(level.clusters)) as stored:
+            stored.append(fitted.centroids)
+    around.emit(
+        StageFinished(stage="labels", level=around.level, seconds=time.monotonic() - began, rows=points.count)
+    )
+    writer.write_offsets(sizes)
+    memory = int(around.executor.budget.usable * _MEMBERS_SHARE)
+    folder = around.scratch / f"level-{around.level}"
+    labels, distances = writer.stored("labels"), writer.stored("distances")
+    write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", memory)
+    shutil.rmtree(folder, ignore_errors=True)
+    return BuiltLevel(sizes, stated_inertia(inertia, around.metric), fitted.seeding, fitted.iterations, fitted.warnings)
+
+
+def stated_inertia(total: ExactTotal, metric: str) -> float:
+    """Inertia as reported: squared distances under l2; 1 - cos, half the squared distance of unit rows, under cosine."""
+    return total.value() / 2 if metric == "cosine" else total.value()

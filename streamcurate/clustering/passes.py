@@ -1,0 +1,224 @@
+"""The passes of clustering: statistics, Lloyd's assign-and-sum, labels with the nearest of each cluster."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.embeddings.fingerprint import unit_digest
+from streamcurate.kernels import (
+    ClusterSums,
+    ExactTotal,
+    FarthestRows,
+    FixedPoint,
+    Metric,
+    NearestSelection,
+    PreparedCentroids,
+    Statistics,
+)
+from streamcurate.streaming import Block, Cost
+
+Columns = tuple[NDArray[Any], ...]
+
+# Empty clusters refilled after one pass, at most; the rest wait for the next pass.
+REFILLS = 1024
+
+
+@dataclass(frozen=True)
+class StatisticsPass:
+    """Ranges, exponents, norms and bad rows of the points; checksums of all rows, unit by unit.
+
+    Attributes
+    ----------
+    metric : "l2" or "cosine"
+    unit_rows : int
+        Rows under one checksum; blocks must begin at multiples of it. 0 takes no checksums.
+    """
+
+    metric: Metric
+    unit_rows: int = 0
+    name: str = "statistics"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        """Accumulators of a few rows' size."""
+        return Cost(fixed_bytes=64 * dims, thread_bytes=64 * dims, row_operations=8 * dims)
+
+    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[tuple[Statistics, dict[int, str]], Columns]:
+        """One block's statistics and the checksums of its units."""
+        digests = {}
+        if self.unit_rows:
+            for start in range(block.start, block.stop, self.unit_rows):
+                part = block.whole[start - block.start : start - block.start + self.unit_rows]
+                digests[start // self.unit_rows] = unit_digest(part)
+        found = kernels.statistics(block.values, self.metric)
+        # Numbers of rows in the block become numbers of rows in the source, between which some may not count.
+        numbered = replace(
+            found,
+            first_bad_row=int(block.rows[found.first_bad_row]) if found.bad_rows else -1,
+            first_zero_row=int(block.rows[found.first_zero_row]) if found.zero_rows else -1,
+        )
+        return (numbered, digests), ()
+
+    def combine(
+        self, total: tuple[Statistics, dict[int, str]], part: tuple[Statistics, dict[int, str]]
+    ) -> tuple[Statistics, dict[int, str]]:
+        """Both together."""
+        return total[0].combine(part[0]), total[1] | part[1]
+
+    def finalize(self, total: tuple[Statistics, dict[int, str]] | None) -> tuple[Statistics, list[str]]:
+        """The statistics, and the checksums in the units' order."""
+        assert total is not None
+        return total[0], [total[1][unit] for unit in sorted(total[1])]
+
+
+@dataclass(frozen=True)
+class Assigned:
+    """What a pass of Lloyd's algorithm found.
+
+    Attributes
+    ----------
+    sums : ClusterSums
+    inertia : ExactTotal
+    farthest : FarthestRows
+        Candidates to refill empty clusters with.
+    """
+
+    sums: ClusterSums
+    inertia: ExactTotal
+    farthest: FarthestRows
+
+
+@dataclass(frozen=True)
+class AssignPass:
+    """One pass of Lloyd's algorithm: every point to its nearest centroid, exact sums of each cluster's points."""
+
+    metric: Metric
+    fixed_point: FixedPoint
+    inertia: ExactTotal
+    clusters: int
+    name: str = "k-means pass"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        """Centroids as given and as prepared, dense sums; for each row its label, value and share of the sums."""
+        limbs = self.fixed_point.limbs
+        return Cost(
+            fixed_bytes=self.clusters * (dims * (4 + 8 * limbs) + 16)
+            + kernels.prepared_centroids_bytes(self.clusters, dims),
+            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
+            row_bytes=48 + 8 * limbs * dims,
+            row_operations=2 * dims * self.clusters,
+        )
+
+    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[Assigned, Columns]:
+        """Labels and sums of one block."""
+        labels, values = kernels.nearest(block.values, state)
+        return (
+            Assigned(
+                kernels.cluster_sums(block.values, labels, self.metric, self.fixed_point, self.clusters),
+                self.inertia.add(values),
+                kernels.farthest(values, block.rows, min(REFILLS, self.clusters)),
+            ),
+            (),
+        )
+
+    def combine(self, total: Assigned, part: Assigned) -> Assigned:
+        """Both together; adds into ``total``."""
+        return Assigned(
+            total.sums.combine(part.sums), total.inertia.combine(part.inertia), total.farthest.combine(part.farthest)
+        )
+
+    def finalize(self, total: Assigned | None) -> Assigned:
+        """The sums over all clusters, touched or not."""
+        assert total is not None
+        return replace(total, sums=total.sums.dense())
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """What a labels pass found beside the labels themselves.
+
+    Attributes
+    ----------
+    counts : ndarray of int64, shape (clusters,)
+    inertia : ExactTotal
+    selection : NearestSelection or None
+        The kept points of each cluster.
+    """
+
+    counts: NDArray[np.int64]
+    inertia: ExactTotal
+    selection: NearestSelection | None
+
+
+@dataclass(frozen=True)
+class LabelPass:
+    """Labels, distances, cluster sizes, and in the same pass the points that resampling keeps of each cluster.
+
+    Outputs, as ``writes`` names them: labels int32, distances float32.
+
+    Attributes
+    ----------
+    keep : int
+        Points kept of each cluster; 0 keeps none.
+    strategy : "closest" or "random"
+    seed, stream
+        Of the random strategy.
+    writes : tuple of str
+        Which of labels and distances are wanted, in the order of the outputs.
+    """
+
+    metric: Metric
+    inertia: ExactTotal
+    clusters: int
+    keep: int = 0
+    strategy: Literal["closest", "random"] = "closest"
+    seed: int = 0
+    stream: tuple[int, ...] = ()
+    writes: tuple[str, ...] = ("labels", "distances")
+    name: str = "labels"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        """Centroids as given and as prepared, the kept points; for each row label, value, distance, key."""
+        return Cost(
+            fixed_bytes=self.clusters * (4 * dims + 16 + 16 * self.keep)
+            + kernels.prepared_centroids_bytes(self.clusters, dims),
+            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
+            row_bytes=96,
+            row_operations=2 * dims * self.clusters,
+        )
+
+    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[Labelled, Columns]:
+        """Labels and distances of one block."""
+        labels, values = kernels.nearest(block.values, state)
+        distances = kernels.distance_of(values, self.metric)
+        selection = None
+        if self.keep:
+            if self.strategy == "closest":
+                keys = kernels.keys_of_distances(distances)
+            else:
+                keys = kernels.random_bits(self.seed, self.stream, block.rows)
+            selection = kernels.smallest_per_cluster(labels, keys, block.rows, self.keep, self.clusters)
+        counts = np.bincount(labels, minlength=self.clusters).astype(np.int64, copy=False)
+        found = Labelled(counts, self.inertia.add(values), selection)
+        aligned: dict[str, NDArray[Any]] = {"labels": labels, "distances": distances}
+        return found, tuple(aligned[name] for name in self.writes)
+
+    def combine(self, total: Labelled, part: Labelled) -> Labelled:
+        """Both together; adds into ``total``."""
+        np.add(total.counts, part.counts, out=total.counts)
+        selection = total.selection
+        if selection is not None and part.selection is not None:
+            selection = selection.combine(part.selection)
+        return Labelled(total.counts, total.inertia.combine(part.inertia), selection)
+
+    def finalize(self, total: Labelled | None) -> Labelled:
+        """As it is."""
+        assert total is not None
+        return total

@@ -1,0 +1,125 @@
+"""Where k-means starts: greedy k-means++, k-means|| or uniform rows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.clustering import oversampling, plus_plus
+from streamcurate.clustering.lloyd import CHECKPOINT_SECONDS, centre_vectors
+from streamcurate.clustering.sample_rows import sampled_rows
+from streamcurate.clustering.streams import Purpose
+from streamcurate.clustering.surroundings import Measured, Surroundings
+from streamcurate.kernels import SeedingSpace
+from streamcurate.runs.events import Seeded
+from streamcurate.streaming import Block, Cost
+
+Columns = tuple[NDArray[Any], ...]
+_Encoded = tuple[int, NDArray[Any], NDArray[np.int64]]
+
+# Bounds of `auto`, in numbers of the problem alone so that every machine chooses alike. k-means++ holds all rows in
+# seeding form, which fits the smallest memory limit up to 2^27 bytes, and makes n k d (2 + ln k) operations: 2^42 are
+# about a minute on two cores. k-means|| ends with a k-means++ over about 10 k candidates.
+_PLUS_PLUS_BYTES = 1 << 27
+_PLUS_PLUS_OPERATIONS = 1 << 42
+_OVERSAMPLING_OPERATIONS = 1 << 45
+
+
+def choose_method(rows: int, clusters: int, dims: int) -> str:
+    """The seeding ``auto`` stands for: ``k-means++``, ``k-means||`` or ``random``."""
+    tries = plus_plus.trials(clusters)
+    width = dims + 4 * 16  # the wider of the two seeding forms at small d, potentials and running sums
+    if rows * (width + 8 * tries) <= _PLUS_PLUS_BYTES and rows * clusters * dims * tries <= _PLUS_PLUS_OPERATIONS:
+        return "k-means++"
+    candidates = oversampling.most_candidates(clusters)
+    fits = candidates * (width + 8 * tries) <= _PLUS_PLUS_BYTES
+    if fits and candidates * clusters * dims * tries <= _OVERSAMPLING_OPERATIONS:
+        return "k-means||"
+    return "random"
+
+
+def seed(
+    measured: Measured, clusters: int, method: str, around: Surroundings
+) -> tuple[NDArray[np.float32], str]:
+    """First centroids of a fit.
+
+    Parameters
+    ----------
+    measured : Measured
+    clusters : int
+        At most the number of points.
+    method : str
+        ``auto``, ``k-means++``, ``k-means||`` or ``random``.
+    around : Surroundings
+
+    Returns
+    -------
+    centroids : ndarray of float32, shape (clusters, dims)
+    method : str
+        What ``auto`` chose.
+
+    Raises
+    ------
+    MemoryLimitError
+        The method holds more than the memory limit allows.
+    """
+    points = measured.points
+    source = points.source
+    if around.checkpoints is not None and (saved := around.checkpoints.load(f"{around.name}/seeds")) is not None:
+        return saved[0]["centroids"], str(saved[1]["method"])
+    began = time.monotonic()
+    chosen = choose_method(points.count, clusters, source.dims) if method == "auto" else method
+    if chosen == "random" or clusters == points.count:
+        rows = sampled_rows(points, clusters, Purpose.RANDOM_SEEDS, around)
+    else:
+        space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
+        if chosen == "k-means++":
+            around.executor.budget.require(
+                plus_plus.working_bytes(points.count, clusters, space.bytes_per_row),
+                f"{source.name}: k-means++ over {points.count:,} rows",
+                "choose init: k-means||",
+            )
+            encoded, numbers = around.executor.run(_EncodePass(space), points, None)
+            rows = numbers[plus_plus.plus_plus(encoded, clusters, space, around, np.empty(0, dtype=np.int64))]
+        else:
+            around.executor.budget.require(
+                oversampling.working_bytes(clusters, space.bytes_per_row),
+                f"{source.name}: k-means|| with {clusters:,} clusters",
+                "choose init: random",
+            )
+            rows = oversampling.oversample(measured, clusters, space, around)
+    order = np.argsort(rows)
+    centroids = np.empty((clusters, source.dims), dtype=np.float32)
+    centroids[order] = centre_vectors(source.take(rows[order]), around.metric)
+    seconds = time.monotonic() - began
+    around.emit(Seeded(level=around.level, step=around.step, method=chosen, clusters=clusters, seconds=seconds))
+    if around.checkpoints is not None and seconds > CHECKPOINT_SECONDS:
+        around.checkpoints.save(f"{around.name}/seeds", {"centroids": centroids}, {"method": chosen})
+    return centroids, chosen
+
+
+@dataclass(frozen=True)
+class _EncodePass:
+    """All points in seeding form, and their row numbers, in memory."""
+
+    space: SeedingSpace
+    name: str = "seeding"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        return Cost(row_bytes=self.space.bytes_per_row, row_operations=16 * dims)
+
+    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[list[_Encoded], Columns]:
+        return [(block.start, self.space.encode(block.values), block.rows)], ()
+
+    def combine(self, total: list[_Encoded], part: list[_Encoded]) -> list[_Encoded]:
+        return total + part
+
+    def finalize(self, total: list[_Encoded] | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        ordered = sorted(total or [], key=lambda part: part[0])
+        return np.concatenate([part[1] for part in ordered]), np.concatenate([part[2] for part in ordered])

@@ -1,0 +1,137 @@
+"""The tree a user holds: what ``cluster`` gives and ``open_tree`` opens, with ``sample`` and ``assign`` as methods."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from streamcurate import pipeline
+from streamcurate.clustering.assign import Assignment, assign_rows
+from streamcurate.embeddings.store import as_embeddings
+from streamcurate.sampling import Selection
+from streamcurate.sampling import sample as draw
+from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor
+from streamcurate.tree import Tree as StoredTree
+from streamcurate.tree import open_tree as open_stored_tree
+
+
+class Tree(StoredTree):
+    """A finished hierarchy.
+
+    ``tree.levels[0].centroids``, ``.labels``, ``.distances``, ``.members`` and ``.offsets`` are Zarr arrays;
+    :class:`~streamcurate.tree.Level` says what they hold.
+    """
+
+    def sample(
+        self, size: int, strategy: str = "random", multiplier: int = 1, seed: int = 0, include: Any = None
+    ) -> Selection:
+        """Draw a balanced sample; see :func:`sample`."""
+        return sample(self, size, strategy=strategy, multiplier=multiplier, seed=seed, include=include)
+
+    def assign(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Assignment:
+        """Label new rows; see :func:`assign`."""
+        return assign(self, embeddings, out, **options)
+
+
+def cluster(embeddings: Any, run: str | os.PathLike[str] | None = None, **options: Any) -> Tree:
+    tree = pipeline.cluster(embeddings, run, **options)
+    return _held(tree)
+
+
+cluster.__doc__ = pipeline.cluster.__doc__
+cluster.__wrapped__ = pipeline.cluster  # type: ignore[attr-defined]  # its signature is what help() shows
+
+
+def open_tree(path: str | os.PathLike[str]) -> Tree:
+    """Open the finished tree of a run directory.
+
+    Parameters
+    ----------
+    path : path
+        The run directory.
+
+    Raises
+    ------
+    RunError
+        No run lies there, or it is unfinished.
+    """
+    return _held(open_stored_tree(path))
+
+
+def _held(tree: StoredTree) -> Tree:
+    held = Tree(tree.path, tree.manifest)
+    held.keep_alive = tree.keep_alive
+    return held
+
+
+def sample(
+    tree: StoredTree | str | os.PathLike[str],
+    size: int,
+    strategy: str = "random",
+    multiplier: int = 1,
+    seed: int = 0,
+    include: Any = None,
+) -> Selection:
+    """Draw a balanced sample from a finished tree.
+
+    Parameters
+    ----------
+    tree : Tree or path
+        A tree, or its run directory.
+    size : int
+        Rows to draw, copies counted.
+    strategy : "random", "closest" or "furthest"
+        Which rows of a cluster come first.
+    multiplier : int
+        How often one row may be drawn.
+    seed : int
+        The same seed gives the same draw.
+    include : Selection, path or array of row numbers, optional
+        An earlier draw, kept and topped up to ``size``.
+
+    Returns
+    -------
+    Selection
+
+    Raises
+    ------
+    InputError
+        An argument out of range, or more rows than the tree can give.
+    """
+    held = tree if isinstance(tree, StoredTree) else open_tree(tree)
+    return draw(held, size, strategy, multiplier, seed, include)
+
+
+def assign(
+    tree: StoredTree | str | os.PathLike[str],
+    embeddings: Any,
+    out: str | os.PathLike[str],
+    *,
+    memory_limit: int | None = None,
+    threads: int | None = None,
+    progress: ProgressListener | None = None,
+) -> Assignment:
+    """Label new rows with the frozen centroids of a tree.
+
+    Parameters
+    ----------
+    tree : Tree or path
+    embeddings : Embeddings, path, or NumPy, CuPy, Dask or Zarr array
+        Of the tree's dims.
+    out : path
+        A Zarr group made here: ``level-1/labels``, ``level-1/distances``, ``level-2/labels``, ...
+    memory_limit, threads, progress
+        As for ``cluster``.
+
+    Returns
+    -------
+    Assignment
+
+    Raises
+    ------
+    InputError
+        Other dims, bad rows, or a destination that exists.
+    """
+    held = tree if isinstance(tree, StoredTree) else open_tree(tree)
+    with SerialExecutor(MemoryBudget.of(memory_limit, threads), progress) as executor:
+        return assign_rows(held, as_embeddings(embeddings), out, executor)

@@ -1,0 +1,1 @@
+"""Embeddings at rest: the store, the readers of foreign formats, and ingest."""

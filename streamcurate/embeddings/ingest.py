@@ -1,0 +1,214 @@
+"""Ingest: rows of any known source, checked one by one, into a store; bounded in memory, sure to survive a kill."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from streamcurate.embeddings.job import Job, is_finished, make_job, make_options
+from streamcurate.embeddings.partial import Partial, Progress
+from streamcurate.embeddings.rowcheck import BadRows, convert
+from streamcurate.embeddings.sources.idfiles import IdsStream
+from streamcurate.embeddings.store import PARTIAL_SUFFIX, Embeddings, open_embeddings
+from streamcurate.embeddings.writer import StoreWriter
+from streamcurate.errors import DataError, DiskFullError, InputError, RunError
+from streamcurate.files import free_bytes
+from streamcurate.streaming.progress import ProgressListener, Silent
+
+
+def ingest(
+    sources: Any,
+    out: str | os.PathLike[str],
+    *,
+    column: str | None = None,
+    ids: str | os.PathLike[str] | None = None,
+    dtype: DTypeLike | None = None,
+    rows_per_chunk: int | None = None,
+    on_bad_row: Literal["error", "drop"] = "error",
+    metric: Literal["l2", "cosine"] | None = None,
+    progress: ProgressListener | None = None,
+    memory_limit: int | str | None = None,
+) -> Embeddings:
+    """Copy embeddings into a store, checking every row.
+
+    Works in ``OUT.partial`` and renames it when done. The same call goes on after a kill at any instant; on a finished
+    store made from the same sources with the same options it has nothing to do.
+
+    Parameters
+    ----------
+    sources : path, glob pattern, array, or a list of these
+        .npy, .parquet, Zarr arrays and groups, NumPy, CuPy and Dask arrays. Rows come in the order of the list.
+    out : path
+        The store to make.
+    column : str, optional
+        Column of a Parquet file, array of a Zarr group; not needed where there is only one of floats.
+    ids : str, optional
+        Column of ids, or a file with one id for each row (.txt, .npy, .parquet, .csv).
+    dtype : float16 or float32, optional
+        The sources' own by default: float16 where all are, else float32.
+    rows_per_chunk : int, optional
+        Chunks of about 64 MiB by default.
+    on_bad_row : {"error", "drop"}
+        What to do with rows that hold NaN or Inf or values beyond ``dtype``.
+    metric : {"l2", "cosine"}, optional
+        Under "cosine" rows of norm 0 are bad rows too.
+    progress : ProgressListener, optional
+    memory_limit : int or str, optional
+        Refuse chunks that do not fit.
+
+    Returns
+    -------
+    Embeddings
+
+    Raises
+    ------
+    DataError
+        Bad rows, sources of different dimensions, damaged files.
+    InputError
+        Missing or unreadable sources, wrong dimensions or dtype, a destination that exists and is something else.
+    DiskFullError
+        The store does not fit.
+    RunError
+        Another process is ingesting to the same place.
+    """
+    listener = progress or Silent()
+    target = os.path.join(os.fspath(out), "").rstrip(os.sep)
+    options = make_options(column, ids, dtype, rows_per_chunk, on_bad_row, metric)
+    job = make_job(sources, target, options, memory_limit)
+    partial_path = target + PARTIAL_SUFFIX
+    if is_finished(target, job):
+        _remove_remains(partial_path, job)
+        listener.note(f"{target}: already complete, from the same sources; nothing to do")
+        return open_embeddings(target)
+    with Partial(partial_path) as partial:
+        ours = not partial.job
+        try:
+            if is_finished(target, job):  # by another process, between the look above and the lock
+                partial.remove()
+                return open_embeddings(target)
+            others = partial.begin(job.note)
+            ours = True
+            if others:
+                listener.note(f"{partial_path}: was of other sources or options; starting over")
+            _Ingest(job, partial, listener).run()
+            partial.finish(target)
+        except InputError:
+            # What another command began is not ours to remove; everything else is of no use to anyone.
+            if ours:
+                partial.remove()
+            raise
+    return open_embeddings(target)
+
+
+def _remove_remains(partial_path: str, job: Job) -> None:
+    """Remove what a kill between the store's renaming and the end left of the same ingest."""
+    if not os.path.isdir(partial_path):
+        return
+    try:
+        with Partial(partial_path) as partial:
+            if not partial.job or partial.job.get("identity") == job.identity:
+                partial.remove()
+    except (RunError, InputError):
+        pass  # somebody else's, who will see to it
+
+
+class _Ingest:
+    """One ingest under way."""
+
+    def __init__(self, job: Job, partial: Partial, listener: ProgressListener) -> None:
+        self._job, self._partial, self._listener = job, partial, listener
+        self._bad = BadRows(job.dtype)
+
+    def run(self) -> None:
+        job = self._job
+        self._check_space()
+        chunk_rows = int(self._partial.job["chunk_rows"])
+        writer = StoreWriter(self._partial, job.rows, job.dims, job.dtype, job.ids_dtype, chunk_rows)
+        begun = writer.progress
+        name = f"ingest {Path(self._partial.folder).name.removesuffix(PARTIAL_SUFFIX)}"
+        if begun.stored:
+            self._listener.note(f"{name}: going on behind row {begun.stored:,}")
+        self._listener.started(name, 0 if job.rows is None else job.rows - begun.read)
+        dropped = begun.dropped
+        for source, start, values, ids in self._blocks(begun):
+            reader = job.readers[source]
+            if values.shape[1] != job.dims:
+                raise DataError(f"{reader.name}: row {start} has {values.shape[1]} values instead of {job.dims}")
+            good, bad = convert(values, job.dtype, job.options["metric"] == "cosine")
+            self._bad.add(reader.name, reader.bad_values, start, bad, ids)
+            if not self._bad.total or job.options["on_bad_row"] == "drop":
+                dropped += self._append(writer, source, start, dropped, good, bad, ids)
+            self._listener.advanced(len(values), values.nbytes)
+        self._listener.finished()
+        self._conclude(writer, dropped)
+
+    def _blocks(self, begun: Progress) -> Iterator[tuple[int, int, NDArray[Any], NDArray[Any] | None]]:
+        """Number of the source, row inside it, values and ids."""
+        stream = IdsStream(self._job.ids_file, begun.read) if self._job.ids_file else None
+        for source in range(begun.source, len(self._job.readers)):
+            row = begun.row if source == begun.source else 0
+            reader = self._job.readers[source]
+            if reader.rows == 0:
+                continue
+            for values, ids in reader.blocks(row):
+                yield source, row, values, ids if stream is None else stream.next(len(values))
+                row += len(values)
+
+    def _append(
+        self,
+        writer: StoreWriter,
+        source: int,
+        start: int,
+        dropped: int,
+        values: NDArray[Any],
+        bad: dict[str, NDArray[Any]],
+        ids: NDArray[Any] | None,
+    ) -> int:
+        """Hand the good rows of a block to the writer; how many were dropped."""
+        kept: NDArray[np.int64] | None = None
+        if bad:
+            mask = np.ones(len(values), dtype=bool)
+            for rows in bad.values():
+                mask[rows] = False
+            kept = np.flatnonzero(mask)
+            count, values, ids = len(values), values[kept], None if ids is None else ids[kept]
+        else:
+            count = len(values)
+
+        def after(taken: int) -> Progress:
+            behind = taken if kept is None else int(kept[taken - 1]) + 1
+            return Progress(0, source, start + behind, dropped + behind - taken)
+
+        writer.append(values, ids if self._job.ids_dtype is not None else None, after)
+        return count - len(values)
+
+    def _conclude(self, writer: StoreWriter, dropped: int) -> None:
+        for number, reader in enumerate(self._job.readers):
+            if reader.stamps() != self._job.stamps[number]:
+                raise DataError(f"{reader.name}: was changed while it was read; give the same command again")
+        if self._bad.total and self._job.options["on_bad_row"] == "error":
+            raise DataError(f"{self._bad}; {self._bad.fix}")
+        if not writer.rows:
+            raise DataError(f"{self._bad}; no row is left")
+        if dropped:
+            where = f": {self._bad}" if self._bad.total else ""
+            self._listener.note(f"dropped {dropped:,} bad rows of {writer.rows + dropped:,}{where}")
+        writer.finish(self._job.attributes(dropped))
+
+    def _check_space(self) -> None:
+        if self._job.rows is None:
+            return
+        written = self._partial.progress().stored
+        needed = (self._job.rows - written) * self._job.dims * self._job.dtype.itemsize
+        free = free_bytes(self._partial.folder)
+        if needed > free:
+            target = self._partial.folder.removesuffix(PARTIAL_SUFFIX)
+            raise DiskFullError(
+                f"{target}: needs {needed:,} more bytes, and {free:,} are free on its device; "
+                "free some space or choose another place"
+            )

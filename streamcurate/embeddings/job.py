@@ -1,0 +1,191 @@
+"""What an ingest is asked to do, settled before the first row is read, and whether it has been done already."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xxhash
+from numpy.typing import DTypeLike
+
+from streamcurate.embeddings.sources import SourceReader, Stamp, open_sources
+from streamcurate.embeddings.sources.base import BLOCK_BYTES
+from streamcurate.embeddings.sources.idfiles import IdsFile, is_ids_file, open_ids
+from streamcurate.embeddings.writer import default_chunk_rows
+from streamcurate.errors import ConfigError, DataError, InputError
+from streamcurate.storage import node_kind, open_group_attributes
+from streamcurate.streaming.budget import MemoryBudget, parse_bytes
+
+FORMAT = 1
+# The list of sources stands in the store's metadata, which every opening parses.
+_LISTED_SOURCES = 1000
+# A block as read, converted, compared, and as text ids.
+_BLOCKS_AT_ONCE = 6
+
+
+@dataclass(frozen=True)
+class Job:
+    """Everything known before the first row is read."""
+
+    readers: list[SourceReader]
+    ids_file: IdsFile | None
+    stamps: list[list[Stamp]]
+    rows: int | None
+    dims: int
+    dtype: np.dtype[Any]
+    ids_dtype: np.dtype[Any] | None
+    chunk_rows: int
+    options: dict[str, Any]
+
+    @property
+    def _all_stamps(self) -> list[Stamp]:
+        return [stamp for each in self.stamps for stamp in each]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What makes two ingests the same."""
+        stamps = "\n".join(
+            f"{stamp.path}\t{stamp.bytes}\t{stamp.modified_ns}" for each in self.stamps for stamp in each
+        )
+        return {
+            "sources": xxhash.xxh3_128_hexdigest(stamps.encode("utf-8", "surrogateescape")),
+            "options": self.options,
+        }
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """As the unfinished ingest notes it."""
+        return {"format": FORMAT, "identity": self.identity, "chunk_rows": self.chunk_rows}
+
+    def attributes(self, dropped: int) -> dict[str, Any]:
+        """What the store says of itself, but for the fingerprint."""
+        stamps = self._all_stamps
+        return {
+            "format": FORMAT,
+            "sources": [stamp._asdict() for stamp in stamps[:_LISTED_SOURCES]],
+            "source_count": len(stamps),
+            "sources_digest": self.identity["sources"],
+            "options": self.options,
+            "ids": None if self.ids_dtype is None else "int64" if self.ids_dtype.kind == "i" else "string",
+            "rows_dropped": dropped,
+        }
+
+
+def make_options(
+    column: str | None,
+    ids: str | os.PathLike[str] | None,
+    dtype: DTypeLike | None,
+    rows_per_chunk: int | None,
+    on_bad_row: str,
+    metric: str | None,
+) -> dict[str, Any]:
+    try:
+        chosen = None if dtype is None else np.dtype(dtype).name
+    except TypeError:
+        chosen = str(dtype)
+    if chosen not in (None, "float16", "float32"):
+        raise ConfigError(f"dtype {chosen}: stores are float16 or float32; choose one of them")
+    if on_bad_row not in ("error", "drop"):
+        raise ConfigError(f"on-bad-row {on_bad_row!r}: either error or drop")
+    if metric not in (None, "l2", "cosine"):
+        raise ConfigError(f"metric {metric!r}: either l2 or cosine")
+    if rows_per_chunk is not None and (isinstance(rows_per_chunk, bool) or rows_per_chunk < 1):
+        raise ConfigError(f"rows-per-chunk {rows_per_chunk}: at least 1 is needed")
+    return {
+        "column": column,
+        "ids": None if ids is None else os.path.abspath(ids) if is_ids_file(os.fspath(ids)) else os.fspath(ids),
+        "dtype": chosen,
+        "rows_per_chunk": None if rows_per_chunk is None else int(rows_per_chunk),
+        "on_bad_row": on_bad_row,
+        "metric": metric,
+    }
+
+
+def make_job(sources: Any, target: str, options: dict[str, Any], memory_limit: int | str | None) -> Job:
+    ids: str | None = options["ids"]
+    from_file = ids is not None and is_ids_file(ids)
+    readers = open_sources(sources, options["column"], None if from_file else ids)
+    filled = [reader for reader in readers if reader.rows != 0]
+    if not filled:
+        raise DataError(f"{readers[0].name}: no rows{' in any source' if len(readers) > 1 else ''}; nothing to ingest")
+    first = filled[0]
+    for reader in filled:
+        if reader.dims != first.dims:
+            raise DataError(
+                f"{reader.name}: rows of {reader.dims} dimensions, and {first.name} has {first.dims}; "
+                "all rows of a store have one length, so ingest them into stores of their own"
+            )
+    narrow = all(reader.dtype == np.float16 for reader in filled)
+    dtype = np.dtype(options["dtype"] or (np.float16 if narrow else np.float32))
+    counts = [reader.rows for reader in readers]
+    known = None if None in counts else sum(count or 0 for count in counts)
+    ids_file = None
+    stamps = [reader.stamps() for reader in readers]
+    if from_file:
+        assert ids is not None
+        if known is None:
+            raise InputError(f"{ids}: ids from a file need sources that tell their number of rows")
+        ids_file = open_ids(ids, known)
+        stamps.append([Stamp.of(ids)])
+    ids_dtype = ids_file.dtype if ids_file else _common_ids(filled)
+    chunk_rows = options["rows_per_chunk"] or default_chunk_rows(first.dims, dtype)
+    job = Job(readers, ids_file, stamps, known, first.dims, dtype, ids_dtype, chunk_rows, options)
+    if memory_limit is not None:
+        limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+        chunk = min(chunk_rows, known or chunk_rows) * first.dims * dtype.itemsize
+        needed = chunk + _BLOCKS_AT_ONCE * BLOCK_BYTES + max(reader.read_overhead_bytes for reader in readers)
+        MemoryBudget.of(limit).require(needed, f"{target}: ingest", "smaller chunks (--rows-per-chunk)")
+    return job
+
+
+def _common_ids(readers: list[SourceReader]) -> np.dtype[Any] | None:
+    first = readers[0]
+    for reader in readers:
+        if reader.ids_dtype != first.ids_dtype:
+            raise DataError(
+                f"{reader.name}: {_say_ids(reader)}, and {first.name}: {_say_ids(first)}; "
+                "give --ids a file with one id for each row of all sources"
+            )
+    return first.ids_dtype
+
+
+def _say_ids(reader: SourceReader) -> str:
+    if reader.ids_dtype is None:
+        return "no ids"
+    return "integer ids" if reader.ids_dtype.kind == "i" else "ids of strings"
+
+
+def is_finished(target: str, job: Job) -> bool:
+    """Whether the store is there already; refuses anything else that is there."""
+    if not os.path.lexists(target):
+        return False
+    attributes = open_group_attributes(target) if node_kind(target) == "group" else {}
+    identity = {"sources": attributes.get("sources_digest"), "options": attributes.get("options")}
+    if None in identity.values():
+        raise InputError(
+            f"{target}: already exists, and was not made by ingest; the last argument is the store to make: "
+            "choose another place"
+        )
+    if identity == job.identity:
+        return True
+    raise InputError(
+        f"{target}: already exists, made from {_difference(attributes, job)}; remove it or choose another destination"
+    )
+
+
+def _difference(attributes: dict[str, Any], job: Job) -> str:
+    """The first thing in which a finished store differs from what is asked for."""
+    for key, value in job.options.items():
+        earlier = attributes["options"].get(key)
+        if earlier != value:
+            name = key.replace("_", "-")
+            return f"the same with another {name}: {earlier or 'none'}, and now {value or 'none'}"
+    now = job.attributes(0)
+    for before, after in zip(attributes.get("sources", []), now["sources"], strict=False):
+        if before != after:
+            if before.get("path") == after["path"]:
+                return f"{after['path']} as it was before it changed"
+            return f"other sources ({before.get('path')})"
+    return f"other sources ({attributes.get('source_count')} files, now {now['source_count']})"

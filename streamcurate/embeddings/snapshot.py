@@ -1,0 +1,113 @@
+"""What a store held when a run began: checksums of its rows, and the stamps of its files, to tell a change cheaply."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from streamcurate.embeddings.fingerprint import fingerprint, unit_digests_of, unit_rows
+from streamcurate.embeddings.store import Embeddings
+from streamcurate.errors import RunError, StoreError
+from streamcurate.files import write_json
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Checksums of every unit of rows, and size and time of every stored chunk.
+
+    Attributes
+    ----------
+    shape : (rows, dims)
+    dtype : str
+    digests : tuple of str
+        One for each unit of rows (see ``embeddings/fingerprint.py``).
+    stamps : tuple of (bytes, modification time in ns)
+        One for each stored chunk; none for an array in memory.
+    """
+
+    shape: tuple[int, int]
+    dtype: str
+    digests: tuple[str, ...]
+    stamps: tuple[tuple[int, int], ...]
+
+    @classmethod
+    def of(cls, embeddings: Embeddings, digests: list[str], stamps: tuple[tuple[int, int], ...]) -> Snapshot:
+        """A snapshot from the checksums that a pass took; the stamps must have been read before that pass."""
+        return cls((embeddings.rows, embeddings.dims), embeddings.dtype.name, tuple(digests), stamps)
+
+    @property
+    def fingerprint(self) -> str:
+        """Fingerprint of the whole content."""
+        return fingerprint(self.shape, self.dtype, self.digests)
+
+    def write(self, path: str | os.PathLike[str]) -> None:
+        """Write as JSON, complete or not at all."""
+        value = {"shape": self.shape, "dtype": self.dtype, "digests": self.digests, "stamps": self.stamps}
+        write_json(path, value)
+
+    @classmethod
+    def read(cls, path: str | os.PathLike[str]) -> Snapshot | None:
+        """Read back; None where there is none.
+
+        Raises
+        ------
+        RunError
+            The file is no snapshot.
+        """
+        try:
+            value = json.loads(Path(path).read_bytes())
+            rows, dims = value["shape"]
+            stamps = tuple((int(size), int(time)) for size, time in value["stamps"])
+            return cls((int(rows), int(dims)), str(value["dtype"]), tuple(value["digests"]), stamps)
+        except FileNotFoundError:
+            return None
+        except (ValueError, KeyError, TypeError) as error:
+            raise RunError(f"{path}: unreadable ({error}); restore the file, or begin a new run elsewhere") from error
+
+    def check(self, embeddings: Embeddings) -> Snapshot:
+        """Make sure that the embeddings still are what they were; chunks whose size or time changed are read again.
+
+        Returns
+        -------
+        Snapshot
+            With the stamps of now.
+
+        Raises
+        ------
+        StoreError
+            The content changed, or a chunk is gone.
+        """
+        shape = (embeddings.rows, embeddings.dims)
+        if shape != self.shape or embeddings.dtype.name != self.dtype:
+            raise StoreError(
+                f"{embeddings.name}: changed since the run began: {self.shape[0]:,} x {self.shape[1]} {self.dtype} then, "
+                f"{shape[0]:,} x {shape[1]} {embeddings.dtype.name} now; put the store back, or begin a new run elsewhere"
+            )
+        now = stamps_of(embeddings)
+        step = unit_rows(embeddings.dims, embeddings.dtype)
+        units: set[int] = set()
+        if len(now) == len(self.stamps) and now:
+            for chunk, (before, after) in enumerate(zip(self.stamps, now, strict=True)):
+                if before != after:
+                    start = chunk * embeddings.chunk_rows
+                    stop = min(start + embeddings.chunk_rows, embeddings.rows)
+                    units.update(range(start // step, -(-stop // step)))
+        else:
+            units.update(range(len(self.digests)))
+        for unit in sorted(units):
+            if unit_digests_of(embeddings, [unit])[0] != self.digests[unit]:
+                first = unit * step
+                last = min(first + step, embeddings.rows) - 1
+                raise StoreError(
+                    f"{embeddings.name}: changed since the run began: rows {first} to {last} "
+                    f"(chunk {first // embeddings.chunk_rows}) hold other values now; "
+                    "put the store back, or begin a new run elsewhere"
+                )
+        return replace(self, stamps=now)
+
+
+def stamps_of(embeddings: Embeddings) -> tuple[tuple[int, int], ...]:
+    """Size and time of every stored chunk; empty for an array in memory."""
+    return tuple(embeddings.array.stamps()) if embeddings.array is not None else ()

@@ -1,0 +1,264 @@
+"""The embeddings a user holds: a store on disk, used in place, or an array in memory."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.embeddings.checks import check_floating, check_matrix, suffix_of
+from streamcurate.embeddings.memory import rows_of
+from streamcurate.errors import InputError, StoreError
+from streamcurate.storage import StoredArray, list_arrays, local_path, node_kind, open_array, open_group_attributes
+from streamcurate.streaming.source import RowSource, StoredRows
+
+ARRAY_NAME = "embeddings"
+IDS_NAME = "ids"
+PARTIAL_SUFFIX = ".partial"
+
+
+class Embeddings:
+    """Embeddings, one row each, read a range of rows at a time; a ``RowSource``.
+
+    Made by :func:`open_embeddings`, :func:`as_embeddings` and ``ingest``.
+
+    Attributes
+    ----------
+    name : str
+        How messages call it.
+    path : str or None
+        Where the store lies; None for an array in memory.
+    rows, dims : int
+    dtype : numpy.dtype
+        float16 or float32.
+    chunk_rows : int
+        Rows stored together.
+    read_overhead_bytes : int
+        Memory a read takes beside its result.
+    array, ids : StoredArray or None
+        The stored embeddings and their ids, where there are any.
+    attributes : dict
+        What the store says of itself under the key ``streamcurate``: format, sources, options, fingerprint.
+    """
+
+    def __init__(
+        self,
+        source: RowSource,
+        *,
+        path: str | None = None,
+        array: StoredArray | None = None,
+        ids: StoredArray | None = None,
+        attributes: dict[str, Any] | None = None,
+    ) -> None:
+        self._source = source
+        self.path = path
+        self.name: str = path or source.name
+        self.rows, self.dims = source.rows, source.dims
+        self.dtype: np.dtype[Any] = source.dtype
+        self.chunk_rows = source.chunk_rows
+        self.read_overhead_bytes = source.read_overhead_bytes
+        self.array = array
+        self.ids = ids
+        self.attributes = dict(attributes or {})
+
+    def __repr__(self) -> str:
+        return f"Embeddings({self.name!r}, rows={self.rows}, dims={self.dims}, dtype={self.dtype})"
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``, shape (stop - start, dims), C-contiguous."""
+        return self._source.read(start, stop)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Single rows, given in ascending order; shape (len(rows), dims)."""
+        return self._source.take(rows)
+
+    def take_ids(self, rows: NDArray[np.int64]) -> NDArray[Any] | None:
+        """Ids of rows, in the order given.
+
+        Parameters
+        ----------
+        rows : ndarray of int64, shape (m,)
+            Any order, repeats allowed.
+
+        Returns
+        -------
+        ndarray, shape (m,), or None
+            int64, or objects of type ``str``; None where the embeddings have no ids.
+        """
+        if self.ids is None:
+            return None
+        distinct, places = np.unique(np.asarray(rows, dtype=np.int64), return_inverse=True)
+        return plain_ids(self.ids.take(distinct))[places]
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Fingerprint noted when the store was made, None where the store has none."""
+        value = self.attributes.get("fingerprint")
+        return value if isinstance(value, str) else None
+
+    def description(self) -> dict[str, Any]:
+        """Path, rows, dims and dtype, as a run notes what it works on."""
+        return {
+            "path": None if self.path is None else os.path.abspath(self.path),
+            "rows": self.rows,
+            "dims": self.dims,
+            "dtype": self.dtype.name,
+        }
+
+
+def plain_ids(ids: NDArray[Any]) -> NDArray[Any]:
+    """Stored ids as int64 or objects of type ``str``."""
+    if ids.dtype.kind in "iu":
+        return ids.astype(np.int64, copy=False)
+    return ids.astype(object, copy=False)
+
+
+def open_embeddings(path: str | os.PathLike[str]) -> Embeddings:
+    """Open embeddings at rest, in place.
+
+    Parameters
+    ----------
+    path : path
+        A store made by ``ingest``, or any two-dimensional Zarr array (v2 or v3, any chunking), or a Zarr group with
+        one two-dimensional floating-point array or one called ``embeddings``. A one-dimensional array ``ids`` of as
+        many rows beside it gives the rows their ids.
+
+    Raises
+    ------
+    InputError
+        Missing, not Zarr, empty, of other dimensions, or neither float16 nor float32.
+    """
+    place = os.fspath(path)
+    array, ids = find_arrays(place)
+    if array.dtype == np.float64:
+        target = f"{place.rstrip('/').removesuffix('.zarr')}-float32.zarr"
+        raise InputError(
+            f"{array.path}: holds float64, and stores are float16 or float32; "
+            f"ingest it: streamcurate ingest {place} {target}"
+        )
+    if not array.rows:
+        raise InputError(f"{array.path}: has no rows (shape {array.shape}); ingest embeddings into it anew")
+    attributes = open_group_attributes(place)
+    if ids is None and attributes.get("ids"):
+        raise StoreError(f"{place}: its ids are absent, or not one for each row; restore them or ingest again")
+    return Embeddings(StoredRows(array), path=place, array=array, ids=ids, attributes=attributes)
+
+
+def as_embeddings(value: Any) -> Embeddings:
+    """Whatever holds embeddings, as :class:`Embeddings`.
+
+    Parameters
+    ----------
+    value : Embeddings, path, NumPy, CuPy, Dask or Zarr array
+        float64 in memory is rounded to float32.
+
+    Raises
+    ------
+    InputError
+        Nothing of the kind, or of other dimensions or dtype.
+    DataError
+        A finite float64 value lies beyond float32.
+    """
+    if isinstance(value, Embeddings):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return open_embeddings(os.fspath(value))
+    place = zarr_path(value)
+    if place is not None:
+        return open_embeddings(place)
+    source = rows_of(value, convert=True)
+    if not source.rows:
+        raise InputError(f"{source.name}: has no rows")
+    return Embeddings(source)
+
+
+def zarr_path(value: Any) -> str | None:
+    """Folder of an open Zarr array, None for what is no Zarr array.
+
+    Raises
+    ------
+    InputError
+        A Zarr array that does not lie on a local disk.
+    """
+    if type(value).__module__.partition(".")[0] != "zarr":
+        return None
+    place = local_path(value)
+    if place is None:
+        raise InputError(
+            f"{value!r}: not a Zarr array on a local disk; save it to a folder, or give array[:] to hold it in memory"
+        )
+    return place
+
+
+def find_arrays(path: str, name: str | None = None) -> tuple[StoredArray, StoredArray | None]:
+    """The embeddings and ids at a path: floating-point of any width, any number of rows.
+
+    Parameters
+    ----------
+    path : str
+        A Zarr array or group.
+    name : str, optional
+        Which array of a group.
+
+    Raises
+    ------
+    InputError
+        There are none, or it is not clear which.
+    """
+    kind = node_kind(path)
+    if kind is None:
+        _refuse(path)
+    group = path
+    if kind == "group":
+        array = open_array(os.path.join(path, name or _choose(path)))
+    else:
+        array = open_array(path)
+        group = os.path.dirname(os.path.abspath(path))
+    check_matrix(array.shape, array.path)
+    check_floating(array.dtype, array.path)
+    return array, _find_ids(group, array)
+
+
+def _choose(path: str) -> str:
+    arrays = list_arrays(path)
+    if ARRAY_NAME in arrays:
+        return ARRAY_NAME
+    matrices = [name for name, (shape, dtype) in arrays.items() if len(shape) == 2 and dtype.kind == "f"]
+    if len(matrices) == 1:
+        return matrices[0]
+    listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in arrays.items()) or "no arrays"
+    if not matrices:
+        raise InputError(f"{path}: a Zarr group without a two-dimensional array of floats; it holds {listed}")
+    example = os.path.join(path, matrices[0])
+    raise InputError(f"{path}: several arrays could be the embeddings: {listed}; name one, e.g. {example}")
+
+
+def _find_ids(group: str, array: StoredArray) -> StoredArray | None:
+    """An array ``ids`` in the group with one string or integer for each row."""
+    place = os.path.join(group, IDS_NAME)
+    if node_kind(group) != "group" or node_kind(place) != "array":
+        return None
+    try:
+        ids = open_array(place)
+    except InputError:  # of some other shape
+        return None
+    return ids if are_ids(ids, array.rows) else None
+
+
+def are_ids(array: StoredArray, rows: int) -> bool:
+    """Whether an array holds one string or integer for each row. Bytes do not count: their encoding is not known."""
+    return array.shape == (rows,) and array.dtype.kind in "iuOTU"
+
+
+def _refuse(path: str) -> NoReturn:
+    partial = path.rstrip("/") + PARTIAL_SUFFIX
+    if not os.path.exists(path):
+        if os.path.isdir(partial):
+            raise InputError(f"{path}: its ingest is unfinished ({partial}); give the same ingest command again")
+        raise InputError(f"{path}: no such file or folder; check the path")
+    if os.path.isfile(path):
+        store = path.removesuffix(suffix_of(path)) + ".zarr"
+        raise InputError(f"{path}: a file, not a store of embeddings; ingest it: streamcurate ingest {path} {store}")
+    raise InputError(f"{path}: a folder, but neither a Zarr array nor a Zarr group; check the path")

@@ -1,0 +1,107 @@
+"""Placing files: the one way anything durable comes into being.
+
+A file appears under its name complete or not at all: written to a temporary name beside it, flushed to the device,
+renamed, and the folder entry flushed too.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from streamcurate.errors import DiskFullError
+
+TEMPORARY_SUFFIX = ".writing"
+
+_FULL = {errno.ENOSPC, errno.EDQUOT}
+
+
+@contextmanager
+def disk_errors(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn "no space left" and "quota exceeded" into a :class:`DiskFullError` that names the place."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise DiskFullError(
+            f"{path}: no space left on the device ({free_bytes(path):,} bytes free); "
+            "free some space or choose another place, then give the same command again"
+        ) from error
+
+
+def free_bytes(path: str | os.PathLike[str]) -> int:
+    """Bytes free on the file system that holds ``path`` (or would hold it)."""
+    place = Path(path).absolute()
+    while not place.exists():
+        place = place.parent
+    return shutil.disk_usage(place).free
+
+
+def sync_folder(path: str | os.PathLike[str]) -> None:
+    """Flush a folder's entries to the device, so that a rename in it survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_file(path: str | os.PathLike[str], data: bytes | memoryview, *, durable: bool = True) -> None:
+    """Write ``data`` to ``path`` so that the file is there complete or not at all.
+
+    Parameters
+    ----------
+    path : path
+        The file; its folder must exist. An existing file is replaced.
+    data : bytes-like
+        The whole content.
+    durable : bool
+        Flush file and folder to the device. False for scratch that is rebuilt when it is bad.
+
+    Raises
+    ------
+    DiskFullError
+        The device is full; nothing is left behind.
+    """
+    target = os.fspath(path)
+    # The process id keeps two processes from writing the same temporary file.
+    temporary = f"{target}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    with disk_errors(target):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                if durable:
+                    file.flush()
+                    os.fsync(file.fileno())
+            os.replace(temporary, target)
+        except BaseException:
+            _remove_quietly(temporary)
+            raise
+        if durable:
+            sync_folder(os.path.dirname(target) or ".")
+
+
+def write_json(path: str | os.PathLike[str], value: Any, *, durable: bool = True) -> None:
+    """Write ``value`` as indented JSON, complete or not at all."""
+    write_file(path, (json.dumps(value, indent=2, allow_nan=False) + "\n").encode(), durable=durable)
+
+
+def move_folder(source: str | os.PathLike[str], target: str | os.PathLike[str]) -> None:
+    """Rename a finished folder to its place on the same file system, durably. ``target`` must not exist."""
+    with disk_errors(target):
+        os.rename(source, target)
+        sync_folder(os.path.dirname(os.path.abspath(target)))
+
+
+def _remove_quietly(path: str) -> None:
+    try:
+        os.unlink(path)
+    except FileNotFoundError:
+        pass

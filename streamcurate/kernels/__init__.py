@@ -1,0 +1,113 @@
+"""Arithmetic on one block of rows: arrays in, arrays out; no input or output, no configuration.
+
+Everything here gives the same bits for any tiling, any number of threads and any order of combination. The names
+below are the CPU's; :func:`get_backend` returns the same functions as a :class:`Backend`, for callers that compute
+where the device says. Importing this package imports no compiler: the first call of a function does.
+
+Every call is single-threaded and releases the interpreter lock, so that callers run blocks side by side in threads;
+the caller limits BLAS to one thread.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from streamcurate.kernels.backend import Backend, get_backend
+from streamcurate.kernels.metric import METRICS, Metric
+
+if TYPE_CHECKING:
+    from streamcurate.kernels.cpu.farthest import farthest
+    from streamcurate.kernels.cpu.formula import distance_of, squared_distances_of_pairs
+    from streamcurate.kernels.cpu.nearest import nearest, nearest_workspace_bytes
+    from streamcurate.kernels.cpu.prepare import prepare_centroids, prepared_centroids_bytes
+    from streamcurate.kernels.cpu.quantise import quantise, quantised_distances
+    from streamcurate.kernels.cpu.random import philox4x32, random_below, random_bits
+    from streamcurate.kernels.cpu.rows import formula_rows
+    from streamcurate.kernels.cpu.selection import keys_of_distances, smallest_per_cluster
+    from streamcurate.kernels.cpu.statistics import statistics
+    from streamcurate.kernels.cpu.sums import cluster_sums, mean_centroids
+    from streamcurate.kernels.exact_total import ExactTotal
+    from streamcurate.kernels.farthest_rows import FarthestRows
+    from streamcurate.kernels.fixed_point import FixedPoint
+    from streamcurate.kernels.nearest_selection import NearestSelection
+    from streamcurate.kernels.prepared_centroids import PreparedCentroids
+    from streamcurate.kernels.row_statistics import Statistics
+    from streamcurate.kernels.seeding import Quantiser, SeedingSpace, seeding_space
+    from streamcurate.kernels.sums_partial import ClusterSums
+
+_HOMES = {
+    "farthest": "cpu.farthest",
+    "distance_of": "cpu.formula",
+    "formula_rows": "cpu.rows",
+    "squared_distances_of_pairs": "cpu.formula",
+    "nearest": "cpu.nearest",
+    "nearest_workspace_bytes": "cpu.nearest",
+    "prepare_centroids": "cpu.prepare",
+    "prepared_centroids_bytes": "cpu.prepare",
+    "quantise": "cpu.quantise",
+    "quantised_distances": "cpu.quantise",
+    "philox4x32": "cpu.random",
+    "random_below": "cpu.random",
+    "random_bits": "cpu.random",
+    "keys_of_distances": "cpu.selection",
+    "smallest_per_cluster": "cpu.selection",
+    "statistics": "cpu.statistics",
+    "cluster_sums": "cpu.sums",
+    "mean_centroids": "cpu.sums",
+    "ExactTotal": "exact_total",
+    "FarthestRows": "farthest_rows",
+    "FixedPoint": "fixed_point",
+    "NearestSelection": "nearest_selection",
+    "PreparedCentroids": "prepared_centroids",
+    "Statistics": "row_statistics",
+    "Quantiser": "seeding",
+    "SeedingSpace": "seeding",
+    "seeding_space": "seeding",
+    "ClusterSums": "sums_partial",
+}
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    globals()[name] = value
+    return value
+
+
+__all__ = [
+    "METRICS",
+    "Backend",
+    "ClusterSums",
+    "ExactTotal",
+    "FarthestRows",
+    "FixedPoint",
+    "Metric",
+    "NearestSelection",
+    "PreparedCentroids",
+    "Quantiser",
+    "SeedingSpace",
+    "Statistics",
+    "cluster_sums",
+    "distance_of",
+    "farthest",
+    "formula_rows",
+    "get_backend",
+    "keys_of_distances",
+    "mean_centroids",
+    "nearest",
+    "nearest_workspace_bytes",
+    "philox4x32",
+    "prepare_centroids",
+    "prepared_centroids_bytes",
+    "quantise",
+    "quantised_distances",
+    "random_below",
+    "random_bits",
+    "seeding_space",
+    "smallest_per_cluster",
+    "squared_distances_of_pairs",
+    "statistics",
+]

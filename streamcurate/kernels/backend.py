@@ -1,0 +1,112 @@
+"""Where arithmetic runs: one protocol, and the choice of its implementation."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from streamcurate.errors import InputError
+from streamcurate.kernels.metric import Array, Float32, Float64, Int32, Int64, UInt64
+
+if TYPE_CHECKING:
+    from streamcurate.kernels.farthest_rows import FarthestRows
+    from streamcurate.kernels.fixed_point import FixedPoint
+    from streamcurate.kernels.nearest_selection import NearestSelection
+    from streamcurate.kernels.prepared_centroids import PreparedCentroids
+    from streamcurate.kernels.row_statistics import Statistics
+    from streamcurate.kernels.seeding import Quantiser
+    from streamcurate.kernels.sums_partial import ClusterSums
+
+Device = Literal["cpu", "gpu", "auto"]
+
+
+class Backend(Protocol):
+    """What a device offers. Every implementation gives the same bits; the CPU's functions document each of them."""
+
+    @property
+    def name(self) -> str:
+        """ "cpu" or "gpu"."""
+
+    def squared_distances_of_pairs(
+        self, rows: Array, row_index: Int64, centroids: Float32, cluster_index: Int64, metric: str
+    ) -> Float64:
+        """The formula's value of each pair; (p,) float64."""
+
+    def distance_of(self, values: Float64, metric: str) -> Float32:
+        """Stored distances of formula values."""
+
+    def prepare_centroids(self, centroids: Float32, metric: str) -> PreparedCentroids:
+        """Centroids ready for :meth:`nearest`."""
+
+    def nearest(
+        self,
+        rows: Array,
+        prepared: PreparedCentroids,
+        previous: tuple[Int32, Float64] | None = None,
+        first_cluster: int = 0,
+    ) -> tuple[Int32, Float64]:
+        """Label and formula value of each row."""
+
+    def nearest_workspace_bytes(self, rows: int, dims: int, clusters: int) -> int:
+        """Bytes one call of :meth:`nearest` uses."""
+
+    def statistics(self, rows: Array, metric: str = "l2", first_row: int = 0) -> Statistics:
+        """What later passes need to know of the data."""
+
+    def cluster_sums(
+        self, rows: Array, labels: Int32, metric: str, fixed_point: FixedPoint, clusters: int
+    ) -> ClusterSums:
+        """Exact sums of a block's rows by cluster."""
+
+    def mean_centroids(self, sums: ClusterSums, metric: str, previous: Float32) -> Float32:
+        """Centroids of exact sums."""
+
+    def random_bits(self, seed: int, stream: tuple[int, ...], counters: Int64 | UInt64) -> UInt64:
+        """64 random bits for each counter."""
+
+    def random_below(self, seed: int, stream: tuple[int, ...], bound: int) -> int:
+        """A uniform integer below ``bound``."""
+
+    def quantise(self, rows: Array, quantiser: Quantiser, metric: str) -> Array:
+        """Rows as 8-bit integers."""
+
+    def quantised_distances(self, rows: Array, others: Array) -> Int64:
+        """Exact squared distances between rows of 8-bit integers."""
+
+    def smallest_per_cluster(self, labels: Int32, keys: UInt64, rows: Int64, r: int, clusters: int) -> NearestSelection:
+        """The r smallest (key, row) of each cluster."""
+
+    def farthest(self, values: Float64, rows: Int64, count: int) -> FarthestRows:
+        """The rows with the largest values."""
+
+
+def get_backend(device: str = "auto") -> Backend:
+    """The implementation for ``device``: "cpu", "gpu", or "auto" (the CPU, in this version).
+
+    Raises
+    ------
+    InputError
+        "gpu" where there is none to use (the message says what is missing), or an unknown device.
+    """
+    if device in ("cpu", "auto"):
+        from streamcurate.kernels.cpu.backend import CpuBackend
+
+        return CpuBackend()
+    if device != "gpu":
+        raise InputError(f"device is {device!r}; it must be auto, cpu or gpu")
+    if importlib.util.find_spec("cupy") is None:
+        missing = "CuPy is not installed"
+    elif not _has_gpu():
+        missing = "CuPy finds no CUDA device"
+    else:
+        missing = "this version of streamcurate computes on the CPU only"
+    raise InputError(f"--device gpu: {missing}; use --device cpu (or auto), the results are the same")
+
+
+def _has_gpu() -> bool:
+    try:
+        import cupy
+
+        return int(cupy.cuda.runtime.getDeviceCount()) > 0
+    except Exception:  # a broken driver raises errors of its own kinds; all of them mean that there is no device
+        return False

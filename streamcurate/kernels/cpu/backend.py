@@ -1,0 +1,29 @@
+"""The CPU's functions as one object."""
+
+from __future__ import annotations
+
+from streamcurate.kernels.cpu import farthest as far
+from streamcurate.kernels.cpu import formula, prepare, random, selection, sums
+from streamcurate.kernels.cpu import nearest as search
+from streamcurate.kernels.cpu import quantise as integers
+from streamcurate.kernels.cpu import statistics as ranges
+
+
+class CpuBackend:
+    """NumPy and numba, one thread a call."""
+
+    name = "cpu"
+    squared_distances_of_pairs = staticmethod(formula.squared_distances_of_pairs)
+    distance_of = staticmethod(formula.distance_of)
+    prepare_centroids = staticmethod(prepare.prepare_centroids)
+    nearest = staticmethod(search.nearest)
+    nearest_workspace_bytes = staticmethod(search.nearest_workspace_bytes)
+    statistics = staticmethod(ranges.statistics)
+    cluster_sums = staticmethod(sums.cluster_sums)
+    mean_centroids = staticmethod(sums.mean_centroids)
+    random_bits = staticmethod(random.random_bits)
+    random_below = staticmethod(random.random_below)
+    quantise = staticmethod(integers.quantise)
+    quantised_distances = staticmethod(integers.quantised_distances)
+    smallest_per_cluster = staticmethod(selection.smallest_per_cluster)
+    farthest = staticmethod(far.farthest)

@@ -1,0 +1,24 @@
+"""The one place that compiles: a typed, thin wrapper around numba.
+
+A compiled function calls only compiled functions of its own file: numba's cache on disk watches that file alone, so a
+change of a function in another file would go unnoticed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar, cast
+
+import numba
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile on the first call with each set of types; the call releases the interpreter lock.
+
+    Without ``fastmath``, so that nothing is reordered or contracted to fused multiply-adds: the order of operations in
+    the source is the order that runs. ``error_model="numpy"`` leaves out the checks for division by zero, which would
+    keep loops from being vectorised.
+    """
+    return cast(_Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))

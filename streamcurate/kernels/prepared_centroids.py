@@ -1,0 +1,65 @@
+"""Centroids made ready for a pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from streamcurate.kernels.metric import Float32, Float64, Int32
+
+
+@dataclass(frozen=True)
+class PreparedCentroids:
+    """Centroids laid out for :func:`nearest`; made once per pass by :func:`prepare_centroids`, shared by all threads.
+
+    Attributes
+    ----------
+    metric : "l2" or "cosine"
+    centroids : (k, d) float32
+        The stored centroids, the formula's operands (the caller's array, not a copy, where it is C-contiguous).
+    direct : bool
+        True where the formula itself, over all pairs, is faster than screening; the arrays below are then empty.
+    lanes : int
+        Chunks per tile of columns (see cpu/prepare.py), a multiple of 8.
+    tile : int
+        Columns of one tile of scores, a multiple of ``lanes``.
+    origin : (d,) float64
+        Subtracted from rows and centroids before anything is rounded to float32.
+    scale : float
+        A power of two: the largest scaled coordinate of a centroid lies in [1, 2).
+    columns : (padded k, d) float32
+        -2 scale (c - origin), ordered by norm inside each tile's chunks, zero rows as padding.
+    norms : (padded k,) float32
+        |scale (c - origin)|^2, infinite for padding.
+    order : (padded k,) int32
+        The cluster of each column, -1 for padding.
+    bounds : (padded k / tile, lanes) float64
+        Upper bound of the norms |scale (c - origin)| of each chunk.
+    """
+
+    metric: str
+    centroids: Float32
+    direct: bool
+    lanes: int
+    tile: int
+    origin: Float64
+    scale: float
+    columns: Float32
+    norms: Float32
+    order: Int32
+    bounds: Float64
+
+    @property
+    def clusters(self) -> int:
+        """Number of centroids, k."""
+        return int(self.centroids.shape[0])
+
+    @property
+    def dims(self) -> int:
+        """Number of coordinates, d."""
+        return int(self.centroids.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held beside the caller's centroids: about 4 (d + 2) a cluster."""
+        arrays = (self.origin, self.columns, self.norms, self.order, self.bounds)
+        return sum(int(array.nbytes) for array in arrays)

@@ -1,0 +1,57 @@
+"""Writing an array from front to back in pieces of any length."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.storage.arrays import StoredArray
+
+
+class SequentialWriter:
+    """Fills a stored array in order, one chunk in memory at a time.
+
+    Parameters
+    ----------
+    array : StoredArray
+        Must be filled to its end by the time the writer is left.
+    """
+
+    def __init__(self, array: StoredArray) -> None:
+        self._array = array
+        self._buffer: NDArray[Any] | None = None
+        self._position = 0
+
+    def __enter__(self) -> SequentialWriter:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if kind is None and self._position != self._array.rows:
+            raise ValueError(f"{self._array.path}: {self._position} of {self._array.rows} rows were written")
+
+    def append(self, values: NDArray[Any]) -> None:
+        """Add rows; whole chunks are written as they fill."""
+        array, taken = self._array, 0
+        while taken < len(values):
+            chunk = self._position // array.chunk_rows * array.chunk_rows
+            end = min(chunk + array.chunk_rows, array.rows)
+            count = min(len(values) - taken, end - self._position)
+            if count <= 0:
+                raise ValueError(f"{array.path}: more than its {array.rows} rows")
+            part = values[taken : taken + count]
+            taken += count
+            if self._position == chunk and chunk + count == end:
+                array.write(chunk, part)  # a whole chunk needs no copy
+            else:
+                if self._buffer is None:
+                    self._buffer = np.empty((end - chunk, *array.shape[1:]), dtype=array.dtype)
+                self._buffer[self._position - chunk : self._position - chunk + count] = part
+                if self._position + count == end:
+                    array.write(chunk, self._buffer)
+                    self._buffer = None
+            self._position += count

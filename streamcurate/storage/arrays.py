@@ -1,0 +1,419 @@
+"""One Zarr array as a list of rows: checked reads, whole-chunk atomic writes.
+
+Uncompressed chunks on a local disk are read and written as plain files: their bytes are the array's own. That gives
+reads of part of a chunk, the length check that tells a truncated chunk, and writes that are flushed and renamed;
+everything else (compression, shards, chunked columns, other byte orders) goes through Zarr's own codecs.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import DTypeLike, NDArray
+from zarr.codecs import BytesCodec, ShardingCodec
+from zarr.storage import LocalStore
+
+from streamcurate.errors import InputError, StoreError
+from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_json
+from streamcurate.storage.groups import _open, node_kind
+
+# Below this share of rows wanted in a range, single rows are fetched one by one instead of the whole range.
+_SPARSE_SHARE = 1 / 16
+_TAKE_BYTES = 8 << 20
+
+
+class StoredArray:
+    """Handle of one Zarr array (v2 or v3) of one or two dimensions, cut into chunks along its rows.
+
+    Safe to use from several threads. Pickles as its path.
+
+    Attributes
+    ----------
+    path : str
+        Where it lies, as messages name it.
+    shape : tuple of int
+    dtype : numpy.dtype
+        In native byte order.
+    chunk_rows : int
+        Rows of one chunk (of one shard, where the array is sharded).
+    """
+
+    def __init__(self, path: str, array: zarr.Array[Any], *, durable: bool = True) -> None:
+        self.path = path
+        self.zarr = array
+        self.shape: tuple[int, ...] = tuple(array.shape)
+        # Strings have no byte order, and NumPy refuses to be asked for one.
+        self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind in "OTU" else array.dtype.newbyteorder("=")
+        self._durable = durable
+        chunks = array.shards or array.chunks
+        self.chunk_rows: int = max(int(chunks[0]), 1)
+        self._chunk_tail = tuple(int(size) for size in chunks[1:])
+        self._column_chunks = tuple(
+            -(-size // max(width, 1)) for size, width in zip(self.shape[1:], chunks[1:], strict=True)
+        )
+        self._raw = _is_raw(array, self._column_chunks)
+        self._lock = threading.Lock()
+        self._decoded: tuple[int, NDArray[Any]] | None = None
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (open_array, (self.path,))
+
+    def __repr__(self) -> str:
+        return f"StoredArray({self.path!r}, shape={self.shape}, dtype={self.dtype})"
+
+    @property
+    def rows(self) -> int:
+        """Length of the first axis."""
+        return self.shape[0]
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of one row."""
+        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows, uncompressed."""
+        return self.rows * self.row_bytes
+
+    @property
+    def read_overhead_bytes(self) -> int:
+        """Memory one read takes beside its result: encoded chunks are decoded whole and the last is kept."""
+        return 0 if self._raw else 2 * self.chunk_rows * self.row_bytes
+
+    def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
+        """Read rows ``start`` to ``stop``.
+
+        Parameters
+        ----------
+        start, stop : int
+            A range inside the array.
+        out : ndarray, optional
+            C-contiguous array of the result's shape and dtype to read into.
+
+        Returns
+        -------
+        ndarray, shape (stop - start, ...)
+            C-contiguous, native byte order.
+
+        Raises
+        ------
+        StoreError
+            A chunk is absent, truncated or cannot be decoded.
+        """
+        if not 0 <= start <= stop <= self.rows:
+            raise IndexError(f"{self.path}: rows {start} to {stop} of {self.rows}")
+        if out is None:
+            out = np.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
+        for chunk in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
+            first = chunk * self.chunk_rows
+            low, high = max(start, first), min(stop, first + self.chunk_rows)
+            part = out[low - start : high - start]
+            if self._raw:
+                self._read_raw(chunk, low - first, part)
+            else:
+                self._read_encoded(chunk, low - first, part)
+        return out
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read single rows, given in ascending order; shape (len(rows), ...)."""
+        out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
+        if len(rows) and not 0 <= rows[0] <= rows[-1] < self.rows:
+            raise IndexError(f"{self.path}: rows {rows[0]} to {rows[-1]} of {self.rows}")
+        span = max(1, min(self.chunk_rows, _TAKE_BYTES // max(self.row_bytes, 1)))
+        position = 0
+        while position < len(rows):
+            start = int(rows[position])
+            stop = min(start + span, (start // self.chunk_rows + 1) * self.chunk_rows, self.rows)
+            end = int(np.searchsorted(rows, stop))
+            wanted = rows[position:end]
+            if self._raw and len(wanted) < _SPARSE_SHARE * (int(wanted[-1]) + 1 - start):
+                chunk = start // self.chunk_rows
+                self._read_single_rows(chunk, wanted - chunk * self.chunk_rows, out[position:end])
+            else:
+                out[position:end] = self.read(start, int(wanted[-1]) + 1)[wanted - start]
+            position = end
+        return out
+
+    def write(self, start: int, values: NDArray[Any]) -> None:
+        """Write whole chunks: ``start`` on a chunk boundary, ``values`` up to another or to the array's end.
+
+        Each chunk appears complete or not at all.
+
+        Raises
+        ------
+        DiskFullError
+            The device is full.
+        """
+        stop = start + len(values)
+        if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.rows) or stop > self.rows:
+            raise ValueError(f"{self.path}: rows {start} to {stop} are not whole chunks of {self.chunk_rows} rows")
+        with disk_errors(self.path):
+            if not self._raw:
+                self._write_encoded(start, values)
+                return
+            values = np.ascontiguousarray(values, dtype=self.dtype)
+            for first in range(start, stop, self.chunk_rows):
+                self._write_raw(first // self.chunk_rows, values[first - start : first - start + self.chunk_rows])
+
+    def stamps(self) -> list[tuple[int, int]]:
+        """(bytes, modification time in ns) of every chunk's files, summed over the chunks of a row; (-1, -1) absent."""
+        return [self.stamp(chunk) for chunk in range(-(-self.rows // self.chunk_rows))]
+
+    def stamp(self, chunk: int) -> tuple[int, int]:
+        """(bytes, latest modification time in ns) of the files that hold one chunk of rows; (-1, -1) where absent."""
+        size, newest = 0, 0
+        for file in self._chunk_files(chunk):
+            try:
+                status = os.stat(file)
+            except FileNotFoundError:
+                return (-1, -1)
+            size += status.st_size
+            newest = max(newest, status.st_mtime_ns)
+        return (size, newest)
+
+    # -- one chunk ---------------------------------------------------------------------------------------------------
+
+    def _chunk_files(self, chunk: int) -> Iterator[str]:
+        for columns in np.ndindex(*self._column_chunks):
+            yield os.path.join(self.path, self.zarr.metadata.encode_chunk_key((chunk, *columns)))
+
+    def _describe(self, chunk: int) -> str:
+        first = chunk * self.chunk_rows
+        return f"{self.path}: chunk {chunk} (rows {first} to {min(first + self.chunk_rows, self.rows) - 1})"
+
+    def _absent(self, chunk: int, file: str) -> StoreError:
+        return StoreError(f"{self._describe(chunk)} is absent ({file} does not exist); restore it or ingest again")
+
+    def _open_raw(self, chunk: int) -> int:
+        file = next(self._chunk_files(chunk))
+        try:
+            descriptor = os.open(file, os.O_RDONLY)
+        except FileNotFoundError:
+            raise self._absent(chunk, file) from None
+        size, expected = os.fstat(descriptor).st_size, self.chunk_rows * self.row_bytes
+        if size != expected:
+            os.close(descriptor)
+            kind = "truncated" if size < expected else "too long"
+            raise StoreError(
+                f"{self._describe(chunk)} is {kind}: {file} holds {size:,} bytes instead of {expected:,}; "
+                "restore it or ingest again"
+            )
+        return descriptor
+
+    def _read_raw(self, chunk: int, row: int, out: NDArray[Any]) -> None:
+        descriptor = self._open_raw(chunk)
+        try:
+            self._fill(descriptor, chunk, row, out)
+        finally:
+            os.close(descriptor)
+
+    def _read_single_rows(self, chunk: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
+        descriptor = self._open_raw(chunk)
+        try:
+            for position, row in enumerate(rows.tolist()):
+                self._fill(descriptor, chunk, row, out[position : position + 1])
+        finally:
+            os.close(descriptor)
+
+    def _fill(self, descriptor: int, chunk: int, row: int, out: NDArray[Any]) -> None:
+        view, offset = out.data.cast("B") if out.size else memoryview(b""), row * self.row_bytes
+        while len(view):
+            count = os.preadv(descriptor, [view], offset)
+            if count == 0:  # shrunk between the size check and here
+                raise StoreError(f"{self._describe(chunk)} was cut short while it was read; restore it or ingest again")
+            view, offset = view[count:], offset + count
+
+    def _read_encoded(self, chunk: int, row: int, out: NDArray[Any]) -> None:
+        with self._lock:
+            if self._decoded is None or self._decoded[0] != chunk:
+                self._decoded = None
+                self._decoded = (chunk, self._decode(chunk))
+            out[:] = self._decoded[1][row : row + len(out)]
+
+    def _decode(self, chunk: int) -> NDArray[Any]:
+        for file in self._chunk_files(chunk):
+            if not os.path.exists(file):
+                raise self._absent(chunk, file)
+        self._check_shards(chunk)
+        first = chunk * self.chunk_rows
+        try:
+            return np.asarray(self.zarr[first : min(first + self.chunk_rows, self.rows)])
+        except Exception as error:  # each codec has its own errors for damaged input
+            raise StoreError(
+                f"{self._describe(chunk)} cannot be decoded ({type(error).__name__}: {error}); "
+                "restore it or ingest again"
+            ) from error
+
+    def _check_shards(self, chunk: int) -> None:
+        """Inside a shard an absent inner chunk has the offset 2**64 - 1 in the index (Zarr v3 sharding-indexed)."""
+        codecs: tuple[Any, ...] = getattr(self.zarr.metadata, "codecs", ())
+        if not (len(codecs) == 1 and isinstance(codecs[0], ShardingCodec)):
+            return
+        inner = self.zarr.chunks
+        counts = [-(-size // width) for size, width in zip((self.chunk_rows, *self._chunk_tail), inner, strict=True)]
+        entries = int(np.prod(counts))
+        checksum = 4 if any(type(codec).__name__ == "Crc32cCodec" for codec in codecs[0].index_codecs) else 0
+        at_end = codecs[0].index_location.value == "end"
+        rows_here = min(self.rows - chunk * self.chunk_rows, self.chunk_rows)
+        for column, file in zip(np.ndindex(*self._column_chunks), self._chunk_files(chunk), strict=True):
+            with open(file, "rb") as shard:
+                size, length = os.fstat(shard.fileno()).st_size, entries * 16 + checksum
+                if size < length:
+                    raise StoreError(
+                        f"{self._describe(chunk)} is truncated: {file} holds {size:,} bytes, and its index alone "
+                        f"{length:,}; restore it or ingest again"
+                    )
+                shard.seek(size - length if at_end else 0)
+                index = np.frombuffer(shard.read(entries * 16), dtype="<u8").reshape(*counts, 2)
+            needed = [-(-rows_here // inner[0])]
+            for axis, position in enumerate(column):
+                width = min(self.shape[1 + axis] - position * self._chunk_tail[axis], self._chunk_tail[axis])
+                needed.append(-(-width // inner[1 + axis]))
+            used = index[tuple(slice(count) for count in needed)]
+            if (used[..., 0] == np.uint64(2**64 - 1)).any():
+                raise StoreError(
+                    f"{self._describe(chunk)} lacks part of its shard {file}; restore it, or ingest again "
+                    "(all-zero chunks must be written, not left out)"
+                )
+
+    def _write_raw(self, chunk: int, values: NDArray[Any]) -> None:
+        file = next(self._chunk_files(chunk))
+        os.makedirs(os.path.dirname(file), exist_ok=True)
+        temporary = f"{file}.{os.getpid()}{TEMPORARY_SUFFIX}"
+        try:
+            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
+            try:
+                view = values.data.cast("B") if values.size else memoryview(b"")
+                while len(view):
+                    view = view[os.write(descriptor, view) :]
+                os.ftruncate(descriptor, self.chunk_rows * self.row_bytes)  # an edge chunk is stored at full length
+                if self._durable:
+                    os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
+            os.replace(temporary, file)
+        except BaseException:
+            if os.path.exists(temporary):
+                os.unlink(temporary)
+            raise
+        if self._durable:
+            sync_folder(os.path.dirname(file))
+
+    def _write_encoded(self, start: int, values: NDArray[Any]) -> None:
+        stop = start + len(values)
+        self.zarr[start:stop] = values
+        if self._durable:
+            for chunk in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
+                for file in self._chunk_files(chunk):
+                    sync_folder(file)  # fsync works on a file's descriptor just as on a folder's
+                    sync_folder(os.path.dirname(file))
+
+
+def open_array(path: str | os.PathLike[str], *, writable: bool = False) -> StoredArray:
+    """Open an existing Zarr array (v2 or v3) of one or two dimensions, for reading unless ``writable``.
+
+    Raises
+    ------
+    InputError
+        There is no such array.
+    """
+    node = _open(path, "r+" if writable else "r")
+    if not isinstance(node, zarr.Array):
+        raise InputError(f"{path}: a Zarr group, not an array; name one of its arrays")
+    if node.ndim not in (1, 2):
+        raise InputError(f"{path}: an array of {node.ndim} dimensions; one or two are needed")
+    return StoredArray(os.fspath(path), node)
+
+
+def create_array(
+    path: str | os.PathLike[str],
+    shape: tuple[int, ...],
+    dtype: DTypeLike,
+    chunk_rows: int,
+    *,
+    durable: bool = True,
+    overwrite: bool = False,
+) -> StoredArray:
+    """Create a Zarr v3 array, uncompressed unless it holds strings, every chunk written.
+
+    Parameters
+    ----------
+    path : path
+        Its folder, inside a group's folder or alone.
+    shape : tuple of int
+        One or two dimensions.
+    dtype : dtype
+        A numeric dtype, or ``str``.
+    chunk_rows : int
+        Rows of a chunk; chunks span all columns.
+    durable : bool
+        Flush what is written to the device; False for scratch.
+    overwrite : bool
+        Replace an array that lies there.
+    """
+    if not overwrite and node_kind(path) is not None:
+        raise InputError(f"{path}: already exists; choose another place or remove it first")
+    text = np.dtype(dtype).kind in "UT"
+    with disk_errors(path):
+        array = zarr.create_array(
+            store=os.fspath(path),
+            shape=shape,
+            dtype=str if text else np.dtype(dtype).newbyteorder("<"),
+            chunks=(max(1, min(chunk_rows, shape[0])), *(max(1, size) for size in shape[1:])),
+            compressors="auto" if text else None,
+            filters="auto",
+            fill_value="" if text else 0,
+            zarr_format=3,
+            config={"write_empty_chunks": True},
+            overwrite=overwrite,
+        )
+    return StoredArray(os.fspath(path), array, durable=durable)
+
+
+def set_rows(path: str | os.PathLike[str], rows: int) -> StoredArray:
+    """Set the length of a Zarr v3 array's first axis, durably; no chunk is touched.
+
+    For arrays whose length is known only when all rows have come: they are created longer and cut here.
+
+    Returns
+    -------
+    StoredArray
+        The array of the new length, writable.
+    """
+    file = os.path.join(path, "zarr.json")
+    with open(file, "rb") as source:
+        metadata = json.load(source)
+    metadata["shape"][0] = rows
+    write_json(file, metadata)
+    return open_array(path, writable=True)
+
+
+def local_path(array: Any) -> str | None:
+    """Folder of an open Zarr array on a local disk; None where it lies elsewhere or is no Zarr array."""
+    if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+        return None
+    return os.path.join(array.store.root, array.path)
+
+
+def _is_raw(array: zarr.Array[Any], column_chunks: tuple[int, ...]) -> bool:
+    """Whether a chunk's file holds the rows' own bytes: no codec but little-endian, C order, columns unchunked."""
+    dtype = array.dtype
+    if dtype.kind not in "iufb" or any(count != 1 for count in column_chunks):
+        return False
+    if any(width != size for width, size in zip((array.shards or array.chunks)[1:], array.shape[1:], strict=True)):
+        return False
+    metadata = array.metadata
+    if metadata.zarr_format == 2:
+        plain = not metadata.filters and metadata.compressor is None and metadata.order == "C"
+        return plain and dtype.newbyteorder("=") == dtype
+    codecs = metadata.codecs
+    if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
+        return False
+    return dtype.itemsize == 1 or (codecs[0].endian is not None and codecs[0].endian.value == "little")

@@ -1,0 +1,230 @@
+"""The external shuffle: more rows than memory, put into another order through files.
+
+Two forms. :class:`SortedRecords` orders small records, (key, row), completely: sorted runs on disk, then a merge by
+exact splitters, so that no distribution of keys, however skewed, needs more memory than planned. :class:`RowBuckets`
+carries the rows themselves, grouped into buckets each read back on its own.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.errors import StoreError
+from streamcurate.files import disk_errors
+
+RECORD = np.dtype([("key", "<u8"), ("row", "<i8")])
+# A record held while a run is sorted: itself, the sorting order, and the sorted copy, with room for the sort's own.
+_BYTES_IN_SORT = 64
+
+
+class SortedRecords:
+    """Sort (key, row) records of any number within ``memory`` bytes.
+
+    Parameters
+    ----------
+    folder : Path
+        For the sorted runs; made here, removed by :meth:`close`.
+    memory : int
+        Bytes to use.
+    """
+
+    def __init__(self, folder: Path, memory: int) -> None:
+        self._folder = folder
+        self._capacity = max(memory // _BYTES_IN_SORT, 1024)
+        self._pending: list[NDArray[Any]] = []
+        self._pending_records = 0
+        self._runs: list[tuple[Path, int]] = []
+
+    def add(self, keys: NDArray[np.uint64], rows: NDArray[np.int64]) -> None:
+        """Take in records; every row number at most once in all."""
+        for start in range(0, len(rows), self._capacity):
+            part = np.empty(len(rows[start : start + self._capacity]), dtype=RECORD)
+            part["key"] = keys[start : start + self._capacity]
+            part["row"] = rows[start : start + self._capacity]
+            if self._pending_records + len(part) > self._capacity:
+                self._spill()
+            self._pending.append(part)
+            self._pending_records += len(part)
+
+    def blocks(self) -> Iterator[NDArray[Any]]:
+        """All records in ascending order of (key, row), a piece at a time."""
+        if not self._runs:
+            yield self._sorted_pending()
+            return
+        self._spill()
+        yield from self._merged()
+
+    def close(self) -> None:
+        """Remove the runs."""
+        self._pending.clear()
+        if self._runs:
+            shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _sorted_pending(self) -> NDArray[Any]:
+        records = np.concatenate(self._pending) if self._pending else np.empty(0, dtype=RECORD)
+        self._pending, self._pending_records = [], 0
+        return records[np.lexsort((records["row"], records["key"]))]
+
+    def _spill(self) -> None:
+        if not self._pending_records:
+            return
+        self._folder.mkdir(parents=True, exist_ok=True)
+        path = self._folder / f"run-{len(self._runs)}.bin"
+        records = self._sorted_pending()
+        with disk_errors(path):
+            records.tofile(path)
+        self._runs.append((path, len(records)))
+
+    def _merged(self) -> Iterator[NDArray[Any]]:
+        # Regular sampling: every step-th record of every run. Between splitters that enclose g samples lie at most
+        # (g + runs) * step records, whatever the keys.
+        runs = len(self._runs)
+        step = max(self._capacity // (4 * runs), 1)
+        samples = [_read(path, np.arange(step - 1, count, step)) for path, count in self._runs]
+        ordered = np.sort(np.concatenate(samples), order=("key", "row"))
+        splitters = ordered[2 * runs - 1 :: 2 * runs]
+        cursors = [0] * runs
+        for position in range(len(splitters) + 1):
+            pieces = []
+            for run, (path, count) in enumerate(self._runs):
+                end = count
+                if position < len(splitters):
+                    end = _upper(path, count, samples[run], step, splitters[position])
+                if end > cursors[run]:
+                    pieces.append(np.fromfile(path, RECORD, end - cursors[run], offset=cursors[run] * RECORD.itemsize))
+                    cursors[run] = end
+            if pieces:
+                piece = np.concatenate(pieces)
+                yield piece[np.lexsort((piece["row"], piece["key"]))]
+
+
+def _read(path: Path, positions: NDArray[np.int64]) -> NDArray[Any]:
+    out = np.empty(len(positions), dtype=RECORD)
+    with open(path, "rb") as file:
+        for index, position in enumerate(positions.tolist()):
+            file.seek(position * RECORD.itemsize)
+            out[index] = np.frombuffer(file.read(RECORD.itemsize), RECORD)[0]
+    return out
+
+
+def _upper(path: Path, count: int, samples: NDArray[Any], step: int, splitter: Any) -> int:
+    """How many records of a run are not above ``splitter``."""
+    known = _count_not_above(samples, splitter)
+    low, high = known * step, min((known + 1) * step, count)
+    between = np.fromfile(path, RECORD, high - low, offset=low * RECORD.itemsize)
+    return low + _count_not_above(between, splitter)
+
+
+def _count_not_above(records: NDArray[Any], splitter: Any) -> int:
+    low = int(np.searchsorted(records["key"], splitter["key"], side="left"))
+    high = int(np.searchsorted(records["key"], splitter["key"], side="right"))
+    return low + int(np.searchsorted(records["row"][low:high], splitter["row"], side="right"))
+
+
+class RowBuckets:
+    """Rows grouped into numbered buckets on disk, each keeping the order in which its rows came.
+
+    Parameters
+    ----------
+    folder : Path
+        For the buckets' files; removed by :meth:`close`.
+    buckets : int
+    dims : int
+    dtype : dtype
+    memory : int
+        Bytes of rows gathered before they are written.
+    tags : int
+        How many int64 numbers go with each row.
+    """
+
+    def __init__(
+        self, folder: Path, buckets: int, dims: int, dtype: np.dtype[Any], memory: int, tags: int = 1
+    ) -> None:
+        self._folder = folder
+        self._dims, self._dtype = dims, dtype
+        self._memory = memory
+        self._tags = tags
+        self._held = 0
+        self._pending: dict[int, list[tuple[NDArray[Any], NDArray[Any]]]] = {}
+        self.sizes = np.zeros(buckets, dtype=np.int64)
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+
+    def add(self, bucket_of_row: NDArray[np.int64], values: NDArray[Any], tags: NDArray[np.int64]) -> None:
+        """Take in rows (m, dims), each with its bucket and its tags (m, tags)."""
+        order = np.argsort(bucket_of_row, kind="stable")
+        edges = np.flatnonzero(np.diff(bucket_of_row[order])) + 1
+        for members in np.split(order, edges):
+            if len(members):
+                bucket = int(bucket_of_row[members[0]])
+                self._pending.setdefault(bucket, []).append((values[members], tags[members]))
+                self.sizes[bucket] += len(members)
+        self._held += values.nbytes + tags.nbytes
+        if self._held >= self._memory:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held."""
+        for bucket, parts in self._pending.items():
+            for kind, position in (("values", 0), ("tags", 1)):
+                path = self._path(bucket, kind)
+                with disk_errors(path), open(path, "ab") as file:
+                    for part in parts:
+                        file.write(np.ascontiguousarray(part[position]).reshape(-1).view(np.uint8).data)
+        self._pending, self._held = {}, 0
+
+    def tags(self, bucket: int) -> NDArray[np.int64]:
+        """The tags of a bucket, shape (rows, tags), in the order in which its rows came."""
+        return self._load(bucket, "tags", np.dtype(np.int64), 0, int(self.sizes[bucket]), self._tags)
+
+    def values(self, bucket: int, start: int = 0, stop: int | None = None) -> NDArray[Any]:
+        """Rows ``start`` to ``stop`` of a bucket, shape (stop - start, dims)."""
+        stop = int(self.sizes[bucket]) if stop is None else stop
+        return self._load(bucket, "values", self._dtype, start, stop, self._dims)
+
+    def close(self) -> None:
+        """Remove the files."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def _path(self, bucket: int, kind: str) -> Path:
+        return self._folder / f"bucket-{bucket}.{kind}"
+
+    def _load(
+        self, bucket: int, kind: str, dtype: np.dtype[Any], start: int, stop: int, width: int
+    ) -> NDArray[Any]:
+        if stop == start:
+            return np.empty((0, width), dtype=dtype)
+        path = self._path(bucket, kind)
+        found = np.fromfile(path, dtype, (stop - start) * width, offset=start * width * dtype.itemsize)
+        if found.size != (stop - start) * width:
+            raise StoreError(f"{path}: scratch was cut short; give the same command again to rebuild it")
+        return found.reshape(stop - start, width)
+
+
+class BucketRows:
+    """One bucket as a row source."""
+
+    chunk_rows = 1 << 62
+    read_overhead_bytes = 0
+
+    def __init__(self, buckets: RowBuckets, bucket: int, dims: int, dtype: np.dtype[Any]) -> None:
+        self._buckets, self._bucket = buckets, bucket
+        self.name = f"bucket {bucket}"
+        self.rows = int(buckets.sizes[bucket])
+        self.dims, self.dtype = dims, dtype
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``."""
+        return self._buckets.values(self._bucket, start, stop)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Single rows, given in ascending order."""
+        if not len(rows):
+            return np.empty((0, self.dims), dtype=self.dtype)
+        return np.concatenate([self._buckets.values(self._bucket, row, row + 1) for row in rows.tolist()])

@@ -1,0 +1,81 @@
+"""Rows that can be streamed: the embeddings of a store and the centroids of a level look the same from here."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.storage import StoredArray
+
+
+class RowSource(Protocol):
+    """A matrix of ``rows`` × ``dims`` read a range of rows at a time, from any thread."""
+
+    @property
+    def name(self) -> str:
+        """How messages call it."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """float16 or float32."""
+
+    @property
+    def chunk_rows(self) -> int:
+        """Rows stored together; reads that keep to their boundaries are cheapest."""
+
+    @property
+    def read_overhead_bytes(self) -> int:
+        """Memory a read takes beside its result."""
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``, shape (stop - start, dims), C-contiguous."""
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Single rows, given in ascending order; shape (len(rows), dims)."""
+
+
+class StoredRows:
+    """A two-dimensional stored array as a row source."""
+
+    def __init__(self, array: StoredArray) -> None:
+        self.array = array
+        self.name = array.path
+        self.rows, self.dims = array.shape
+        self.dtype = array.dtype
+        self.chunk_rows = array.chunk_rows
+        self.read_overhead_bytes = array.read_overhead_bytes
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``."""
+        return self.array.read(start, stop)
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Single rows, given in ascending order."""
+        return self.array.take(rows)
+
+
+class MemoryRows:
+    """An array in memory as a row source."""
+
+    read_overhead_bytes = 0
+
+    def __init__(self, values: NDArray[Any], name: str = "array in memory") -> None:
+        self.values = np.ascontiguousarray(values)
+        self.name = name
+        self.rows, self.dims = values.shape
+        self.dtype = values.dtype
+        self.chunk_rows = max(self.rows, 1)
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Rows ``start`` to ``stop``, a view."""
+        return self.values[start:stop]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Single rows, given in ascending order."""
+        return self.values[rows]

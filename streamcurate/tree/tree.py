@@ -1,0 +1,144 @@
+"""A tree at rest: the finished levels of a run directory."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.embeddings.store import Embeddings, open_embeddings
+from streamcurate.errors import InputError, RunError
+from streamcurate.runs.digest import Digest
+from streamcurate.runs.manifest import Manifest
+from streamcurate.storage import StoredArray
+from streamcurate.tree.level import Level, level_name
+
+TREE_NAME = "tree.zarr"
+_DIGEST_BYTES = 16 << 20
+
+
+class Tree:
+    """The levels of a run, lowest first, and what they were built from.
+
+    Attributes
+    ----------
+    path : str
+        The run directory.
+    manifest : Manifest
+        Of the run: configuration, store, versions, figures of each level.
+    levels : list of Level
+        The finished ones.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
+        self.path = os.fspath(path)
+        self.manifest = manifest
+        self.keep_alive: object = None
+        folder = Path(path) / TREE_NAME
+        self.levels = [Level(folder / level_name(number + 1), number + 1) for number in range(len(manifest.levels))]
+
+    def __repr__(self) -> str:
+        clusters = ", ".join(f"{record.clusters:,}" for record in self.manifest.levels)
+        return f"Tree({self.path!r}: {self.manifest.store.rows:,} rows, levels [{clusters}])"
+
+    @property
+    def metric(self) -> str:
+        """``l2`` or ``cosine``."""
+        return self.manifest.metric
+
+    @property
+    def seed(self) -> int:
+        """The seed of the run."""
+        return self.manifest.seed
+
+    @property
+    def source(self) -> dict[str, Any]:
+        """The store the tree was built from: path, rows, dims, dtype, fingerprint, ids."""
+        return asdict(self.manifest.store)
+
+    @property
+    def complete(self) -> bool:
+        """Whether every level asked for is there."""
+        return self.manifest.complete
+
+    @property
+    def digest(self) -> str | None:
+        """Equal digests mean equal trees; None until complete."""
+        return self.manifest.digest
+
+    @property
+    def warnings(self) -> list[str]:
+        """What the run found worth a warning."""
+        return [text for record in self.manifest.levels for text in record.warnings]
+
+    def embeddings(self) -> Embeddings | None:
+        """The store the tree was built from, None where it is gone or was an array in memory.
+
+        Raises
+        ------
+        InputError
+            A store lies there, but of another shape.
+        """
+        store = self.manifest.store
+        if not store.path or not os.path.exists(store.path):
+            return None
+        found = open_embeddings(store.path)
+        if (found.rows, found.dims) != (store.rows, store.dims):
+            raise InputError(
+                f"{store.path}: has {found.rows:,} rows of {found.dims} dims, the tree in {self.path} was built from "
+                f"{store.rows:,} of {store.dims}; put the store back that it was built from"
+            )
+        return found
+
+    def rows_under(self) -> list[NDArray[np.int64]]:
+        """Rows of the store under each cluster, a level at a time; int64 (clusters,) each."""
+        under: list[NDArray[np.int64]] = []
+        for level in self.levels:
+            under.append(rows_under(level, under[-1] if under else None))
+        return under
+
+
+def rows_under(level: Level, below: NDArray[np.int64] | None) -> NDArray[np.int64]:
+    """Rows of the store under each cluster of a level, from those under the clusters below (None: level 1)."""
+    if below is None:
+        return level.sizes()
+    labels = level.stored_labels.read(0, level.points)
+    total = np.zeros(level.clusters, dtype=np.int64)
+    np.add.at(total, labels[labels >= 0], below[labels >= 0])
+    return total
+
+
+def open_tree(path: str | os.PathLike[str]) -> Tree:
+    """Open the tree of a run directory.
+
+    Raises
+    ------
+    RunError
+        No run lies there, or it is unfinished.
+    """
+    manifest = Manifest.read(path)
+    if not manifest.complete:
+        raise RunError(
+            f"{path}: the run is unfinished ({len(manifest.levels)} of {len(manifest.config['levels'])} levels); "
+            "give its streamcurate cluster command again to finish it"
+        )
+    return Tree(path, manifest)
+
+
+def level_digest(level: Level) -> str:
+    """Digest of a level: centroids, labels, members, offsets."""
+    digest = Digest()
+    for array in (level.stored_centroids, level.stored_labels, level.stored_members, level.stored_offsets):
+        _add(digest, array)
+    return digest.hexdigest()
+
+
+def _add(digest: Digest, array: StoredArray) -> None:
+    digest.begin(array.shape, array.dtype)
+    step = max(_DIGEST_BYTES // max(array.row_bytes, 1), 1)
+    for start in range(0, array.rows, step):
+        digest.update(array.read(start, min(start + step, array.rows)))

@@ -1,0 +1,14 @@
+"""What all tests share."""
+
+from __future__ import annotations
+
+import os
+
+import hypothesis
+
+# Before anything imports pyplot: no test opens a window.
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+# A slow machine is no failure, and what CI finds must be found again on the next run.
+hypothesis.settings.register_profile("streamcurate", deadline=None, derandomize="CI" in os.environ)
+hypothesis.settings.load_profile("streamcurate")
