@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 import time
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from streamcurate.embeddings.snapshot import Snapshot, stamps_of
 from streamcurate.embeddings.store import Embeddings, as_embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
 from streamcurate.errors import ConfigError, DataError, InputError, RunError
-from streamcurate.files import move_folder
+from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
 from streamcurate.kernels import Statistics
 from streamcurate.planning.model import check_levels
 from streamcurate.runs import (
@@ -139,15 +140,19 @@ def cluster(
     check_levels(resolved, store.rows, store.dims, store.dtype, budget, store.name)
     temporary = None
     if run is None:
-        temporary = tempfile.TemporaryDirectory(prefix="streamcurate-")
-        run = temporary.name
+        temporary = _TemporaryFolder()
+        run = temporary.path
     place = Path(run)
     created = _make_run_folder(place)
     try:
         with RunLock(place), SerialExecutor(budget, listener) as executor:
             chosen = subset if subset is not None else resolved.subset
             job = _Job(place, store, resolved, chosen, executor, listener, scratch)
-            tree = job.finish(reuse)
+            try:
+                tree = job.finish(reuse)
+            except InputError:
+                job.forget_unless_begun()
+                raise
     except InputError:
         if created and not Manifest.exists(place):
             shutil.rmtree(place, ignore_errors=True)
@@ -194,7 +199,10 @@ def _make_run_folder(place: Path) -> bool:
         foreign = [
             entry.name
             for entry in place.iterdir()
-            if entry.name not in {".lock", EVENTS_NAME, SNAPSHOT_NAME, _CHECKPOINTS, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
+            if entry.name
+            not in {".lock", EVENTS_NAME, SNAPSHOT_NAME, _CHECKPOINTS, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
+            # Half a file, left there by a process that was killed before the run began.
+            and not entry.name.endswith(TEMPORARY_SUFFIX)
         ]
         if foreign and not Manifest.exists(place):
             raise RunError(
@@ -247,6 +255,11 @@ class _Job:
         if snapshot is None:
             statistics, snapshot = self._measure(subset)
         wanted = self._manifest(snapshot, subset)
+        if borrowed is not None and not levels_in_common(borrowed, wanted):
+            raise RunError(
+                f"{reuse}: shares no level with this run ({'; '.join(differences(borrowed, wanted)) or 'none'}); "
+                "leave --reuse out"
+            )
         if earlier is not None and (changes := differences(earlier, wanted)):
             raise RunError(
                 f"{self.run}: was begun with other settings: {'; '.join(changes)}; "
@@ -278,7 +291,13 @@ class _Job:
     def _read_subset(self) -> Subset | None:
         if self.chosen is None:
             return None
-        return read_subset(self.chosen, self.store.rows, self.scratch, self.executor.budget.usable // 2)
+        subset = read_subset(self.chosen, self.store.rows, self.scratch, self.executor.budget.usable // 2)
+        if subset.rows < (clusters := self.config.levels[0].clusters):
+            raise DataError(
+                f"levels[0].clusters: {clusters:,} clusters from the {subset.rows:,} rows of {subset.path}; "
+                f"choose at most {subset.rows:,}"
+            )
+        return subset
 
     def _measure(self, subset: Subset | None) -> tuple[Statistics, Snapshot]:
         """One pass over all rows: statistics of those that count, checksums of all."""
@@ -329,11 +348,6 @@ class _Job:
         emit(RunStarted(engine=__version__, store=self.store.name))
         if borrowed is not None and reuse is not None:
             count = levels_in_common(borrowed, manifest)
-            if not count:
-                raise RunError(
-                    f"{reuse}: shares no level with this run ({'; '.join(differences(borrowed, manifest)) or 'none'}); "
-                    "leave --reuse out"
-                )
             for index in range(count):
                 source = Path(reuse) / TREE_NAME / level_name(index + 1)
                 building = self.run / _BUILDING / level_name(index + 1)
@@ -464,8 +478,17 @@ class _Job:
         places = self.run / _SCRATCH_PLACES
         known = places.read_text().splitlines() if places.exists() else []
         if os.fspath(self.scratch) not in known:
-            places.write_text("\n".join([*known, os.fspath(self.scratch)]) + "\n")
-        self.scratch.mkdir(parents=True, exist_ok=True)
+            write_file(places, ("\n".join([*known, os.fspath(self.scratch)]) + "\n").encode())
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another --scratch") from error
+
+    def forget_unless_begun(self) -> None:
+        """Leave nothing of a run that was refused before it began."""
+        if not Manifest.exists(self.run):
+            self._clean()
+            (self.run / SNAPSHOT_NAME).unlink(missing_ok=True)
 
     def _clean(self) -> None:
         places = self.run / _SCRATCH_PLACES
@@ -473,7 +496,17 @@ class _Job:
             shutil.rmtree(place, ignore_errors=True)
         for name in (_CHECKPOINTS, _BUILDING):
             shutil.rmtree(self.run / name, ignore_errors=True)
+        for left in self.run.glob(f"*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
         places.unlink(missing_ok=True)
+
+
+class _TemporaryFolder:
+    """A folder that goes with the object, or with the process."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="streamcurate-")
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
 
 
 def _scratch_folder(run: Path, scratch: str | os.PathLike[str] | None) -> Path:
@@ -483,7 +516,7 @@ def _scratch_folder(run: Path, scratch: str | os.PathLike[str] | None) -> Path:
     if base.exists() and not base.is_dir():
         raise InputError(f"{scratch}: is a file; give a folder for scratch")
     # Several runs may share a scratch folder.
-    return base.absolute() / f"streamcurate-{xxhash.xxh3_64_hexdigest(os.fspath(run.resolve()))}"
+    return base.absolute() / f"streamcurate-{xxhash.xxh3_64_hexdigest(os.fsencode(run.resolve()))}"
 
 
 def kernels_metric(metric: str) -> kernels.Metric:

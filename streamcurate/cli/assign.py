@@ -10,13 +10,13 @@ import click
 @click.argument("embeddings", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
 @click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; half of what is available by default."
+    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; by default half of what is free."
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; every processor by default.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
+)
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(
-    run: str, embeddings: str, out: str, memory_limit: str | None, threads: int | None, quiet: bool
-) -> None:
+def command(run: str, embeddings: str, out: str, memory_limit: str | None, threads: int | None, quiet: bool) -> None:
     """Label the rows of EMBEDDINGS with the frozen tree of RUN, at every level."""
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint

@@ -12,22 +12,22 @@ import click
 @click.option("--levels", metavar="K1,K2,..", help="Clusters of each level, from the rows upwards; no resampling.")
 @click.option("--metric", type=click.Choice(["l2", "cosine"]), help="Overrides the file; l2 by default.")
 @click.option("--seed", type=int, metavar="N", help="Overrides the file; 0 by default.")
+@click.option("--subset", type=click.Path(), metavar="ROWS.npy", help="Row numbers, or a mask, of the rows to use.")
 @click.option(
-    "--subset", type=click.Path(), metavar="ROWS.npy", help="Row numbers, or a mask, of the rows to use; others get label -1."
+    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; by default half of what is free."
 )
-@click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; half of what is available by default."
-)
-@click.option("--scratch", type=click.Path(), metavar="DIR", help="Where intermediate arrays go; inside RUN by default.")
+@click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default inside RUN.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
 )
-@click.option("--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; every processor by default.")
+@click.option(
+    "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
+)
 @click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Not in this version.")
 @click.option("--scheduler", metavar="ADDRESS", help="Not in this version.")
 @click.option("--scheduler-file", type=click.Path(), metavar="FILE", help="Not in this version.")
 @click.option(
-    "--reuse", type=click.Path(), metavar="RUN", help="Another run of the same store: its identical leading levels are taken over."
+    "--reuse", type=click.Path(), metavar="RUN", help="Take over identical leading levels of another run of the store."
 )
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
@@ -78,4 +78,5 @@ def command(
             reuse=reuse,
             progress=progress,
         )
-    click.echo(f"{run}: {', '.join(f'{record.clusters:,}' for record in tree.manifest.levels)} clusters, digest {tree.digest}")
+    clusters = ", ".join(f"{record.clusters:,}" for record in tree.manifest.levels)
+    click.echo(f"{run}: {clusters} clusters, digest {tree.digest}")

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate import kernels
+from streamcurate.clustering import centroids as kept
+from streamcurate.clustering.centroids import Centroids, in_memory, whole
+from streamcurate.clustering.labelling import label_points
 from streamcurate.clustering.lloyd import lloyd
 from streamcurate.clustering.minibatch import warm_up
 from streamcurate.clustering.passes import LabelPass
@@ -30,7 +32,7 @@ class Fitted:
 
     Attributes
     ----------
-    centroids : ndarray of float32, shape (clusters, dims)
+    centroids : Centroids
     seeding : str
         Method of the first seeding.
     iterations : int
@@ -38,7 +40,7 @@ class Fitted:
     warnings : tuple of str
     """
 
-    centroids: NDArray[np.float32]
+    centroids: Centroids
     seeding: str
     iterations: int
     warnings: tuple[str, ...] = ()
@@ -65,7 +67,12 @@ def fit(measured: Measured, level: Level, around: Surroundings) -> Fitted:
     """
     centroids, method = seed(measured, level.clusters, level.init, around)
     if level.algorithm == "minibatch":
-        centroids = warm_up(measured, centroids, around)
+        around.executor.budget.require(
+            12 * measured.points.source.dims * level.clusters,
+            f"level {around.level}: the mini-batch warm-up of {level.clusters:,} clusters",
+            "choose algorithm: lloyd",
+        )
+        centroids = in_memory(warm_up(measured, whole(centroids), around))
     found = lloyd(measured, centroids, level.iterations, level.tolerance, around, method)
     return Fitted(found.centroids, method, found.iterations)
 
@@ -90,7 +97,8 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
                 array = gather(measured.points.source, blocks, level.fit_rows, path)
             chosen = measured if array is None else measured.part(Points.all_of(held(StoredRows(array), at)))
         else:
-            assert found is not None and level.resampling is not None
+            assert found is not None
+            assert level.resampling is not None
             rows = _kept(measured, found.centroids, level.resampling, at)
             if len(rows) < level.clusters:
                 text = (
@@ -113,14 +121,12 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
     return Fitted(found.centroids, found.seeding, found.iterations, warnings)
 
 
-def _kept(
-    measured: Measured, centroids: NDArray[np.float32], resampling: Resampling, around: Surroundings
-) -> NDArray[np.int64]:
+def _kept(measured: Measured, centroids: Centroids, resampling: Resampling, around: Surroundings) -> NDArray[np.int64]:
     """Ascending numbers of the points that resampling keeps of each cluster."""
     work = LabelPass(
         around.metric,
         measured.inertia,
-        len(centroids),
+        centroids.rows,
         keep=resampling.rows_per_cluster,
         strategy=resampling.strategy,
         seed=around.seed,
@@ -128,8 +134,7 @@ def _kept(
         writes=(),
         name="resampling",
     )
-    prepared = kernels.prepare_centroids(centroids, around.metric)
-    labelled = around.executor.run(work, measured.points, prepared)
+    labelled = label_points(measured, centroids, work, around)
     assert labelled.selection is not None
     rows, _ = labelled.selection.finalize()
     return np.sort(rows)
@@ -137,11 +142,8 @@ def _kept(
 
 def _last_finished(steps: int, around: Surroundings) -> tuple[int, Fitted | None]:
     """The first step still to do, and what the one before gave, from checkpoints."""
-    if around.checkpoints is not None:
-        for step in range(steps, -1, -1):
-            name = around.at(step).name
-            saved = around.checkpoints.load(f"{name}/lloyd")
-            if saved is not None and saved[1]["finished"]:
-                method = str(saved[1]["seeding"])
-                return step + 1, Fitted(saved[0]["centroids"], method, int(saved[1]["iteration"]))
+    for step in range(steps, -1, -1):
+        saved = kept.load("lloyd", around.at(step))
+        if saved is not None and saved[1]["finished"]:
+            return step + 1, Fitted(saved[0], str(saved[1]["seeding"]), int(saved[1]["iteration"]))
     return 0, None

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate import kernels
+from streamcurate.clustering.centroids import whole
 from streamcurate.clustering.fit import fit_with_resampling, held
+from streamcurate.clustering.labelling import label_points
 from streamcurate.clustering.members import write_members
 from streamcurate.clustering.passes import LabelPass, StatisticsPass
 from streamcurate.clustering.split import split
@@ -71,7 +72,8 @@ def check_usable(statistics: Statistics, name: str, metric: str, identify: str =
     fix = "drop them when ingesting (--on-bad-row drop) or leave them out with --subset"
     if statistics.bad_rows:
         raise DataError(
-            f"{name}: {statistics.bad_rows:,} rows hold NaN or Inf (first: row {statistics.first_bad_row}{identify}); {fix}"
+            f"{name}: {statistics.bad_rows:,} rows hold NaN or Inf "
+            f"(first: row {statistics.first_bad_row}{identify}); {fix}"
         )
     if metric == "cosine" and statistics.zero_rows:
         raise DataError(
@@ -115,22 +117,23 @@ def build_level(
     began = time.monotonic()
     around.emit(StageStarted(stage="labels", level=around.level))
     if level.splits > 1:
-        found = split(measured, fitted.centroids, level, around, writer)
+        around.executor.budget.require(
+            12 * points.source.dims * level.clusters,
+            f"level {around.level}: splitting {level.clusters:,} coarse clusters",
+            "choose fewer clusters and more splits",
+        )
+        found = split(measured, whole(fitted.centroids), level, around, writer)
         sizes, inertia = found.sizes, found.inertia
     else:
         work = LabelPass(around.metric, measured.inertia, level.clusters)
-        labelled = around.executor.run(
-            work,
-            points,
-            kernels.prepare_centroids(fitted.centroids, around.metric),
-            outputs=(Output(writer.labels(), -1), Output(writer.distances(), np.nan)),
-        )
+        outputs = (Output(writer.labels(), -1), Output(writer.distances(), np.nan))
+        labelled = label_points(measured, fitted.centroids, work, around, outputs)
         sizes, inertia = labelled.counts, labelled.inertia
         with SequentialWriter(writer.centroids(level.clusters)) as stored:
-            stored.append(fitted.centroids)
-    around.emit(
-        StageFinished(stage="labels", level=around.level, seconds=time.monotonic() - began, rows=points.count)
-    )
+            step = max(min(fitted.centroids.chunk_rows, fitted.centroids.rows), 1)
+            for start in range(0, level.clusters, step):
+                stored.append(fitted.centroids.read(start, min(start + step, level.clusters)))
+    around.emit(StageFinished(stage="labels", level=around.level, seconds=time.monotonic() - began, rows=points.count))
     writer.write_offsets(sizes)
     memory = int(around.executor.budget.usable * _MEMBERS_SHARE)
     folder = around.scratch / f"level-{around.level}"
@@ -141,5 +144,5 @@ def build_level(
 
 
 def stated_inertia(total: ExactTotal, metric: str) -> float:
-    """Inertia as reported: squared distances under l2; 1 - cos, half the squared distance of unit rows, under cosine."""
+    """Inertia as reported: squared distances under l2; 1 - cos, half that of unit rows, under cosine."""
     return total.value() / 2 if metric == "cosine" else total.value()

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
-from streamcurate.clustering.passes import Assigned, AssignPass
+from streamcurate.clustering import centroids as kept
+from streamcurate.clustering.centroids import Centroids, centre_vectors, in_memory, tile_edges, whole
+from streamcurate.clustering.labelling import label_by_tiles
+from streamcurate.clustering.passes import REFILLS, Assigned, AssignPass, SumPass
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.runs.events import IterationFinished
+from streamcurate.streaming import StoredRows
 
 # Iterations are checkpointed when so many seconds of work would be lost without; faster ones are simply done again.
 CHECKPOINT_SECONDS = 1.0
@@ -25,18 +31,28 @@ class Fit:
 
     Attributes
     ----------
-    centroids : ndarray of float32, shape (clusters, dims)
+    centroids : Centroids
     iterations : int
         Passes made.
     """
 
-    centroids: NDArray[np.float32]
+    centroids: Centroids
     iterations: int
+
+
+@dataclass(frozen=True)
+class _Moved:
+    """One iteration's outcome. ``unchanged``: no centroid moved, hence no label will."""
+
+    centroids: Centroids
+    inertia: float
+    refilled: int
+    unchanged: bool
 
 
 def lloyd(
     measured: Measured,
-    centroids: NDArray[np.float32],
+    centroids: Centroids,
     iterations: int,
     tolerance: float,
     around: Surroundings,
@@ -48,7 +64,7 @@ def lloyd(
     ----------
     measured : Measured
         The points.
-    centroids : ndarray of float32, shape (clusters, dims)
+    centroids : Centroids
     iterations : int
         Most passes.
     tolerance : float
@@ -62,80 +78,114 @@ def lloyd(
     Fit
         Resumed from the last checkpoint where there is one.
     """
-    metric, executor = around.metric, around.executor
-    start, previous, finished = 0, None, False
-    if around.checkpoints is not None and (saved := around.checkpoints.load(f"{around.name}/lloyd")) is not None:
-        arrays, values = saved
-        centroids = arrays["centroids"]
-        start, previous, finished = int(values["iteration"]), values["inertia"], bool(values["finished"])
-    if finished:
-        return Fit(centroids, start)
-    clusters = len(centroids)
-    work = AssignPass(metric, measured.fixed_point, measured.inertia, clusters)
+    iteration, previous, finished = 0, None, False
+    if (saved := kept.load("lloyd", around)) is not None:
+        centroids, values = saved
+        iteration, previous, finished = int(values["iteration"]), float(values["inertia"]), bool(values["finished"])
+    source = measured.points.source
+    work = AssignPass(around.metric, measured.fixed_point, measured.inertia, centroids.rows)
+    edges = tile_edges(centroids.rows, measured, around, lambda tile: work.of(tile).cost(source.dims, source.dtype))
     saved_at = time.monotonic()
-    iteration = start
     while iteration < iterations and not finished:
         began = time.monotonic()
-        found: Assigned = executor.run(work, measured.points, kernels.prepare_centroids(centroids, metric))
-        means = kernels.mean_centroids(found.sums, metric, centroids)
-        refilled = _refill(means, found, measured, around)
-        inertia = found.inertia.value()
+        if len(edges) == 2:
+            moved = _move(measured, whole(centroids), work, around)
+        else:
+            moved = _move_by_tiles(measured, centroids, edges, iteration, around)
         iteration += 1
-        gain = None if previous is None else previous - inertia
         # The same centroids again mean the same labels again: no label changed since the pass before.
-        finished = bool(np.array_equal(means, centroids)) or (
-            not refilled and tolerance > 0 and gain is not None and previous is not None and gain < tolerance * previous
-        )
-        centroids, previous = means, inertia
+        finished = moved.unchanged or iteration == iterations
+        if previous is not None and tolerance > 0 and not moved.refilled:
+            finished = finished or previous - moved.inertia < tolerance * previous
+        centroids, previous = moved.centroids, moved.inertia
         around.emit(
             IterationFinished(
                 level=around.level,
                 step=around.step,
                 iteration=iteration,
-                inertia=inertia,
+                inertia=moved.inertia,
                 seconds=time.monotonic() - began,
-                refilled=refilled,
+                refilled=moved.refilled,
             )
         )
-        finished = finished or iteration == iterations
-        if around.checkpoints is not None and (finished or time.monotonic() - saved_at >= CHECKPOINT_SECONDS):
-            around.checkpoints.save(
-                f"{around.name}/lloyd",
-                {"centroids": centroids},
-                {"iteration": iteration, "inertia": inertia, "finished": finished, "seeding": seeding},
-            )
+        if finished or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
+            state = {"iteration": iteration, "inertia": moved.inertia, "finished": finished, "seeding": seeding}
+            kept.save("lloyd", centroids, state, around)
             saved_at = time.monotonic()
     return Fit(centroids, iteration)
 
 
-def _refill(means: NDArray[np.float32], found: Assigned, measured: Measured, around: Surroundings) -> int:
-    """Move the centroids of empty clusters, lowest first, onto the points farthest from theirs; how many were moved.
+def _move(measured: Measured, centroids: NDArray[np.float32], work: AssignPass, around: Surroundings) -> _Moved:
+    """One iteration with all centroids in memory: labels and sums in one pass."""
+    prepared = kernels.prepare_centroids(centroids, around.metric)
+    found: Assigned = around.executor.run(work, measured.points, prepared)
+    means = kernels.mean_centroids(found.sums, around.metric, centroids)
+    refilled = 0
+    for cluster, vector in zip(_empty(found), _refills(found, measured, around), strict=False):
+        means[cluster] = vector
+        refilled += 1
+    return _Moved(in_memory(means), found.inertia.value(), refilled, np.array_equal(means, centroids))
+
+
+def _move_by_tiles(
+    measured: Measured, centroids: Centroids, edges: list[int], iteration: int, around: Surroundings
+) -> _Moved:
+    """One iteration with a tile of the centroids in memory at a time: labels tile by tile, then sums tile by tile."""
+    columns = label_by_tiles(measured, centroids, edges, around)
+    inertia, refilled, unchanged = 0.0, 0, True
+
+    def tiles() -> Iterator[NDArray[np.float32]]:
+        nonlocal inertia, refilled, unchanged
+        refills: Iterator[NDArray[np.float32]] | None = None
+        for first, last in pairwise(edges):
+            work = SumPass(
+                around.metric,
+                measured.fixed_point,
+                measured.inertia,
+                last - first,
+                first,
+                min(REFILLS, centroids.rows),
+            )
+            found: Assigned = around.executor.run(work, measured.points, None, columns=columns)
+            before = centroids.read(first, last)
+            means = kernels.mean_centroids(found.sums, around.metric, before)
+            # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
+            refills = _refills(found, measured, around) if refills is None else refills
+            for cluster in _empty(found):
+                if (vector := next(refills, None)) is None:
+                    break
+                means[cluster] = vector
+                refilled += 1
+            inertia = found.inertia.value()
+            unchanged = unchanged and np.array_equal(means, before)
+            yield means
+
+    # Two arrays in turn: the one before is the last checkpoint's until the next is saved.
+    name = f"centroids-{iteration % 2}"
+    if isinstance(centroids, StoredRows) and centroids.array.path.endswith(name):
+        name = "centroids-2"
+    stored = kept.store(tiles(), centroids.rows, centroids.dims, name, around)
+    return _Moved(stored, inertia, refilled, unchanged)
+
+
+def _empty(found: Assigned) -> list[int]:
+    empty: list[int] = np.flatnonzero(found.sums.counts == 0).tolist()
+    return empty
+
+
+def _refills(found: Assigned, measured: Measured, around: Surroundings) -> Iterator[NDArray[np.float32]]:
+    """Vectors to move the centroids of empty clusters to: the points farthest from theirs, farthest first.
 
     One point each, never the same vector twice, so that copies of one outlier do not take several clusters.
     """
-    empty = np.flatnonzero(found.sums.counts == 0)
-    if not len(empty):
-        return 0
-    values, rows = found.farthest.values, found.farthest.rows
-    rows = rows[values > (_NOT_APART if around.metric == "cosine" else 0.0)]
-    if not len(rows):
-        return 0
+    farthest = found.farthest
+    rows = farthest.rows[farthest.values > (_NOT_APART if around.metric == "cosine" else 0.0)]
     order = np.argsort(rows, kind="stable")
-    vectors = np.empty((len(rows), means.shape[1]), dtype=np.float32)
+    # Read only when the first is asked for, since clusters are rarely empty.
+    vectors = np.empty((len(rows), measured.points.source.dims), dtype=np.float32)
     vectors[order] = centre_vectors(measured.points.source.take(rows[order]), around.metric)
-    moved, seen = 0, set()
+    seen = set()
     for vector in vectors:
-        if moved == len(empty):
-            break
         if (content := vector.tobytes()) not in seen:
             seen.add(content)
-            means[empty[moved]] = vector
-            moved += 1
-    return moved
-
-
-def centre_vectors(rows: NDArray[np.generic], metric: str) -> NDArray[np.float32]:
-    """Rows as centroids: float32, of unit length under cosine."""
-    if metric == "l2":
-        return rows.astype(np.float32)
-    return kernels.formula_rows(rows, metric).astype(np.float32)
+            yield vector

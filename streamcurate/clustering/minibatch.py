@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
-from streamcurate.clustering.lloyd import centre_vectors
+from streamcurate.clustering.centroids import centre_vectors
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
 

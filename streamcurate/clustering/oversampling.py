@@ -20,7 +20,8 @@ from streamcurate.streaming import Block, Cost, Output
 # Five rounds of 2k candidates reach what more rounds do not improve (Bahmani et al. 2012, section 5).
 ROUNDS = 5
 OVERSAMPLING = 2
-_TILE = 1024
+# Tiles of 512 x 1,024 int64 potentials with what finds their smallest, and the product's own buffers.
+_NEAREST_BYTES = 32 << 20
 _CHUNK_ROWS = 1 << 18
 
 Columns = tuple[NDArray[Any], ...]
@@ -59,7 +60,7 @@ class _PotentialPass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(
             fixed_bytes=self.candidates * self.space.bytes_per_row,
-            thread_bytes=24 * _TILE * _TILE + 16 * _TILE * dims,
+            thread_bytes=_NEAREST_BYTES,
             row_bytes=self.space.bytes_per_row + 64,
             row_operations=2 * dims * self.candidates,
         )
@@ -71,15 +72,10 @@ class _PotentialPass:
         else:
             potentials = np.full(len(encoded), np.iinfo(np.int64).max, dtype=np.int64)
             nearest = np.zeros(len(encoded), dtype=np.int32)
-        for start in range(0, len(encoded), _TILE):
-            part = slice(start, start + _TILE)
-            for tile in range(0, len(state.encoded), _TILE):
-                distances = self.space.potentials(encoded[part], state.encoded[tile : tile + _TILE])
-                position = np.argmin(distances, axis=1)
-                found = np.take_along_axis(distances, position[:, None], axis=1)[:, 0]
-                better = found < potentials[part]
-                nearest[part][better] = position[better] + state.first + tile
-                potentials[part][better] = found[better]
+        position, found = self.space.nearest(encoded, state.encoded)
+        better = found < potentials
+        nearest[better] = position[better] + np.int32(state.first)
+        potentials[better] = found[better]
         return int(potentials.sum()), (potentials, nearest)
 
     def combine(self, total: int, part: int) -> int:
@@ -180,9 +176,7 @@ def oversample(measured: Measured, clusters: int, space: SeedingSpace, around: S
         columns = outputs
         if turn == ROUNDS or total == 0:
             break
-        draw = _DrawPass(
-            around.seed, around.stream(Purpose.OVERSAMPLING, turn + 1), OVERSAMPLING * clusters, total
-        )
+        draw = _DrawPass(around.seed, around.stream(Purpose.OVERSAMPLING, turn + 1), OVERSAMPLING * clusters, total)
         drawn = executor.run(draw, points, None, columns=columns[:1])
         fresh = np.setdiff1d(drawn, rows)
         rows = np.concatenate([rows, fresh])

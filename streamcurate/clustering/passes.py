@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,12 @@ class Assigned:
     inertia: ExactTotal
     farthest: FarthestRows
 
+    def combine(self, part: Assigned) -> Assigned:
+        """Both together; adds into these sums."""
+        return Assigned(
+            self.sums.combine(part.sums), self.inertia.combine(part.inertia), self.farthest.combine(part.farthest)
+        )
+
 
 @dataclass(frozen=True)
 class AssignPass:
@@ -103,6 +109,10 @@ class AssignPass:
     clusters: int
     name: str = "k-means pass"
     reads_values: bool = True
+
+    def of(self, clusters: int) -> AssignPass:
+        """The same for another number of clusters."""
+        return replace(self, clusters=clusters)
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """Centroids as given and as prepared, dense sums; for each row its label, value and share of the sums."""
@@ -129,12 +139,99 @@ class AssignPass:
 
     def combine(self, total: Assigned, part: Assigned) -> Assigned:
         """Both together; adds into ``total``."""
-        return Assigned(
-            total.sums.combine(part.sums), total.inertia.combine(part.inertia), total.farthest.combine(part.farthest)
-        )
+        return total.combine(part)
 
     def finalize(self, total: Assigned | None) -> Assigned:
         """The sums over all clusters, touched or not."""
+        assert total is not None
+        return replace(total, sums=total.sums.dense())
+
+
+@dataclass(frozen=True)
+class TilePass:
+    """Nearest among the centroids of one tile and those before; columns and outputs: labels and values.
+
+    Attributes
+    ----------
+    clusters : int
+        Of the tile.
+    first : int
+        The number of its first cluster.
+    """
+
+    metric: Metric
+    clusters: int
+    first: int
+    name: str = "labels of a tile"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        """The tile's centroids as given and as prepared; for each row two labels and values."""
+        return Cost(
+            fixed_bytes=4 * dims * self.clusters + kernels.prepared_centroids_bytes(self.clusters, dims),
+            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
+            row_bytes=64,
+            row_operations=2 * dims * self.clusters,
+        )
+
+    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[None, Columns]:
+        """Labels and values of one block."""
+        previous = (columns[0], columns[1]) if columns else None
+        return None, kernels.nearest(block.values, state, previous, self.first)
+
+    def combine(self, total: None, part: None) -> None:
+        """Nothing is summed."""
+
+    def finalize(self, total: None) -> None:
+        """Nothing is summed."""
+
+
+@dataclass(frozen=True)
+class SumPass:
+    """Exact sums over the clusters of one tile; columns: labels and values of all.
+
+    Attributes
+    ----------
+    clusters, first
+        As for :class:`TilePass`.
+    farthest : int
+        How many of the points farthest from their centroids to find.
+    """
+
+    metric: Metric
+    fixed_point: FixedPoint
+    inertia: ExactTotal
+    clusters: int
+    first: int
+    farthest: int
+    name: str = "sums of a tile"
+    reads_values: bool = True
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        """Dense sums of the tile; for each row its share of the sums."""
+        limbs = self.fixed_point.limbs
+        return Cost(fixed_bytes=self.clusters * (dims * (4 + 8 * limbs) + 16), row_bytes=64 + 8 * limbs * dims)
+
+    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[Assigned, Columns]:
+        """Sums of one block."""
+        labels, values = columns
+        inside = (labels >= self.first) & (labels < self.first + self.clusters)
+        own = np.where(inside, labels - np.int32(self.first), np.int32(-1)).astype(np.int32, copy=False)
+        return (
+            Assigned(
+                kernels.cluster_sums(block.values, own, self.metric, self.fixed_point, self.clusters),
+                self.inertia.add(values),
+                kernels.farthest(values, block.rows, self.farthest),
+            ),
+            (),
+        )
+
+    def combine(self, total: Assigned, part: Assigned) -> Assigned:
+        """Both together; adds into ``total``."""
+        return total.combine(part)
+
+    def finalize(self, total: Assigned | None) -> Assigned:
+        """The sums over all clusters of the tile."""
         assert total is not None
         return replace(total, sums=total.sums.dense())
 
@@ -171,32 +268,41 @@ class LabelPass:
         Of the random strategy.
     writes : tuple of str
         Which of labels and distances are wanted, in the order of the outputs.
+    known : bool
+        Labels and values come as columns, found before tile by tile; there is no state then.
     """
 
     metric: Metric
     inertia: ExactTotal
     clusters: int
     keep: int = 0
-    strategy: Literal["closest", "random"] = "closest"
+    strategy: str = "closest"
     seed: int = 0
     stream: tuple[int, ...] = ()
     writes: tuple[str, ...] = ("labels", "distances")
+    known: bool = False
     name: str = "labels"
-    reads_values: bool = True
+
+    @property
+    def reads_values(self) -> bool:
+        """Not where the labels are known."""
+        return not self.known
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """Centroids as given and as prepared, the kept points; for each row label, value, distance, key."""
+        kept = self.clusters * (16 + 16 * self.keep)
+        if self.known:
+            return Cost(fixed_bytes=kept, row_bytes=96)
         return Cost(
-            fixed_bytes=self.clusters * (4 * dims + 16 + 16 * self.keep)
-            + kernels.prepared_centroids_bytes(self.clusters, dims),
+            fixed_bytes=kept + 4 * dims * self.clusters + kernels.prepared_centroids_bytes(self.clusters, dims),
             thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
             row_bytes=96,
             row_operations=2 * dims * self.clusters,
         )
 
-    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[Labelled, Columns]:
+    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids | None) -> tuple[Labelled, Columns]:
         """Labels and distances of one block."""
-        labels, values = kernels.nearest(block.values, state)
+        labels, values = columns if state is None else kernels.nearest(block.values, state)
         distances = kernels.distance_of(values, self.metric)
         selection = None
         if self.keep:

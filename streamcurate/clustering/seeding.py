@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
+from streamcurate.clustering import centroids as kept
 from streamcurate.clustering import oversampling, plus_plus
-from streamcurate.clustering.lloyd import CHECKPOINT_SECONDS, centre_vectors
-from streamcurate.clustering.sample_rows import sampled_rows
+from streamcurate.clustering.centroids import Centroids, centre_vectors, in_memory
+from streamcurate.clustering.lloyd import CHECKPOINT_SECONDS
+from streamcurate.clustering.sample_rows import sampled_row_blocks
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.kernels import SeedingSpace
@@ -28,6 +30,9 @@ _Encoded = tuple[int, NDArray[Any], NDArray[np.int64]]
 _PLUS_PLUS_BYTES = 1 << 27
 _PLUS_PLUS_OPERATIONS = 1 << 42
 _OVERSAMPLING_OPERATIONS = 1 << 45
+# Random seeds are held twice while they are put together.
+_IN_MEMORY_SHARE = 1 / 4
+_PIECE_BYTES = 8 << 20
 
 
 def choose_method(rows: int, clusters: int, dims: int) -> str:
@@ -43,9 +48,7 @@ def choose_method(rows: int, clusters: int, dims: int) -> str:
     return "random"
 
 
-def seed(
-    measured: Measured, clusters: int, method: str, around: Surroundings
-) -> tuple[NDArray[np.float32], str]:
+def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -> tuple[Centroids, str]:
     """First centroids of a fit.
 
     Parameters
@@ -59,7 +62,7 @@ def seed(
 
     Returns
     -------
-    centroids : ndarray of float32, shape (clusters, dims)
+    centroids : Centroids
     method : str
         What ``auto`` chose.
 
@@ -70,12 +73,12 @@ def seed(
     """
     points = measured.points
     source = points.source
-    if around.checkpoints is not None and (saved := around.checkpoints.load(f"{around.name}/seeds")) is not None:
-        return saved[0]["centroids"], str(saved[1]["method"])
+    if (saved := kept.load("seeds", around)) is not None:
+        return saved[0], str(saved[1]["method"])
     began = time.monotonic()
     chosen = choose_method(points.count, clusters, source.dims) if method == "auto" else method
     if chosen == "random" or clusters == points.count:
-        rows = sampled_rows(points, clusters, Purpose.RANDOM_SEEDS, around)
+        centroids = _random(measured, clusters, around)
     else:
         space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
         if chosen == "k-means++":
@@ -93,14 +96,29 @@ def seed(
                 "choose init: random",
             )
             rows = oversampling.oversample(measured, clusters, space, around)
-    order = np.argsort(rows)
-    centroids = np.empty((clusters, source.dims), dtype=np.float32)
-    centroids[order] = centre_vectors(source.take(rows[order]), around.metric)
+        order = np.argsort(rows)
+        vectors = np.empty((clusters, source.dims), dtype=np.float32)
+        vectors[order] = centre_vectors(source.take(rows[order]), around.metric)
+        centroids = in_memory(vectors)
     seconds = time.monotonic() - began
     around.emit(Seeded(level=around.level, step=around.step, method=chosen, clusters=clusters, seconds=seconds))
-    if around.checkpoints is not None and seconds > CHECKPOINT_SECONDS:
-        around.checkpoints.save(f"{around.name}/seeds", {"centroids": centroids}, {"method": chosen})
+    if seconds > CHECKPOINT_SECONDS:
+        kept.save("seeds", centroids, {"method": chosen}, around)
     return centroids, chosen
+
+
+def _random(measured: Measured, clusters: int, around: Surroundings) -> Centroids:
+    """Uniform rows as centroids, through a scratch array where they are many."""
+    source = measured.points.source
+    step = max(_PIECE_BYTES // (4 * source.dims), 1)
+    pieces = (
+        centre_vectors(source.take(rows[start : start + step]), around.metric)
+        for rows in sampled_row_blocks(measured.points, clusters, Purpose.RANDOM_SEEDS, around)
+        for start in range(0, len(rows), step)
+    )
+    if 4 * source.dims * clusters <= _IN_MEMORY_SHARE * around.executor.budget.usable:
+        return in_memory(np.concatenate(list(pieces)))
+    return kept.store(pieces, clusters, source.dims, "seeds", around)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
+from streamcurate.clustering.centroids import whole
 from streamcurate.clustering.fit import fit
 from streamcurate.clustering.passes import LabelPass
 from streamcurate.clustering.streams import Purpose
@@ -189,11 +190,16 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
     wanted = replace(level, clusters=min(level.splits, rows.rows), splits=1, fit_rows=None, resampling=None)
     fitted = fit(mine, wanted, at)
     folder = at.scratch / at.name
-    outputs = [
-        create_array(folder / name, (rows.rows,), dtype, ALIGNED_CHUNK_ROWS, durable=False, overwrite=True)
-        for name, dtype in (("labels", np.int32), ("distances", np.float32))
-    ] if not isinstance(rows, MemoryRows) else []
-    prepared = kernels.prepare_centroids(fitted.centroids, at.metric)
+    outputs = (
+        [
+            create_array(folder / name, (rows.rows,), dtype, ALIGNED_CHUNK_ROWS, durable=False, overwrite=True)
+            for name, dtype in (("labels", np.int32), ("distances", np.float32))
+        ]
+        if not isinstance(rows, MemoryRows)
+        else []
+    )
+    leaves = whole(fitted.centroids)
+    prepared = kernels.prepare_centroids(leaves, at.metric)
     if outputs:
         work = LabelPass(at.metric, measured.inertia, wanted.clusters)
         found = at.executor.run(work, mine.points, prepared, outputs=(Output(outputs[0], -1), Output(outputs[1], 0)))
@@ -208,7 +214,7 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
     kept = np.flatnonzero(sizes)
     number = np.zeros(wanted.clusters, dtype=np.int32)
     number[kept] = np.arange(len(kept), dtype=np.int32)
-    return _Leaf(fitted.centroids[kept], sizes[kept], number[labels], distances, inertia)
+    return _Leaf(leaves[kept], sizes[kept], number[labels], distances, inertia)
 
 
 def _joined(leaves: list[_Leaf], rows: list[NDArray[np.int64]]) -> _Bucket:

@@ -79,7 +79,7 @@ def ingest(
     listener = progress or Silent()
     target = os.path.join(os.fspath(out), "").rstrip(os.sep)
     options = make_options(column, ids, dtype, rows_per_chunk, on_bad_row, metric)
-    job = make_job(sources, target, options, memory_limit)
+    job = make_job(sources, None if ids is None else os.fspath(ids), target, options, memory_limit)
     partial_path = target + PARTIAL_SUFFIX
     if is_finished(target, job):
         _remove_remains(partial_path, job)

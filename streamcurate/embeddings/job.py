@@ -81,6 +81,13 @@ def make_options(
     on_bad_row: str,
     metric: str | None,
 ) -> dict[str, Any]:
+    """The options as JSON values, which two ingests have in common or not.
+
+    Raises
+    ------
+    ConfigError
+        A value that is not allowed.
+    """
     try:
         chosen = None if dtype is None else np.dtype(dtype).name
     except TypeError:
@@ -103,8 +110,33 @@ def make_options(
     }
 
 
-def make_job(sources: Any, target: str, options: dict[str, Any], memory_limit: int | str | None) -> Job:
-    ids: str | None = options["ids"]
+def make_job(
+    sources: Any,
+    ids: str | None,
+    target: str,
+    options: dict[str, Any],
+    memory_limit: int | str | None,
+) -> Job:
+    """Open the sources and settle what the store will be.
+
+    Parameters
+    ----------
+    sources : path, glob pattern, array, or a list of these
+    ids : str or None
+        As the user gave it; ``options`` holds the absolute path.
+    target : str
+        The store to make, for messages.
+    options : dict
+        From :func:`make_options`.
+    memory_limit : int, str or None
+
+    Raises
+    ------
+    InputError
+        A source cannot be used, or does not fit the others.
+    MemoryLimitError
+        A chunk does not fit the memory limit.
+    """
     from_file = ids is not None and is_ids_file(ids)
     readers = open_sources(sources, options["column"], None if from_file else ids)
     filled = [reader for reader in readers if reader.rows != 0]

@@ -82,8 +82,9 @@ class Snapshot:
         shape = (embeddings.rows, embeddings.dims)
         if shape != self.shape or embeddings.dtype.name != self.dtype:
             raise StoreError(
-                f"{embeddings.name}: changed since the run began: {self.shape[0]:,} x {self.shape[1]} {self.dtype} then, "
-                f"{shape[0]:,} x {shape[1]} {embeddings.dtype.name} now; put the store back, or begin a new run elsewhere"
+                f"{embeddings.name}: changed since the run began: {self.shape[0]:,} x {self.shape[1]} {self.dtype} "
+                f"then, {shape[0]:,} x {shape[1]} {embeddings.dtype.name} now; put the store back, or begin a new run "
+                "elsewhere"
             )
         now = stamps_of(embeddings)
         step = unit_rows(embeddings.dims, embeddings.dtype)

@@ -188,8 +188,9 @@ class StoreWriter:
             units = self._whole_units()
             digests = self._partial.digests(units)
             chunks = range(self.progress.stored // self.chunk_rows)
-            absent = any(self._array.stamp(chunk)[0] < 0 for chunk in chunks)
-            if digests is None or absent or self._array.chunk_rows != self.chunk_rows:
+            whole = self.chunk_rows * self._array.row_bytes
+            lost = any(self._array.stamp(chunk)[0] != whole for chunk in chunks)
+            if digests is None or lost or self._array.chunk_rows != self.chunk_rows:
                 return False
             self._fingerprint = FingerprintBuilder(self._shape[1], self._dtype, digests)
             self._fingerprint.update(self._array.read(units * self._fingerprint.unit_rows, self.progress.stored))

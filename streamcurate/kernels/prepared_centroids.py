@@ -18,28 +18,25 @@ class PreparedCentroids:
         The stored centroids, the formula's operands (the caller's array, not a copy, where it is C-contiguous).
     direct : bool
         True where the formula itself, over all pairs, is faster than screening; the arrays below are then empty.
-    lanes : int
-        Chunks per tile of columns (see cpu/prepare.py), a multiple of 8.
     tile : int
-        Columns of one tile of scores, a multiple of ``lanes``.
+        Columns of one tile of scores, a multiple of 8.
     origin : (d,) float64
         Subtracted from rows and centroids before anything is rounded to float32.
     scale : float
         A power of two: the largest scaled coordinate of a centroid lies in [1, 2).
     columns : (padded k, d) float32
-        -2 scale (c - origin), ordered by norm inside each tile's chunks, zero rows as padding.
+        -2 scale (c - origin) in order of norm, padded by zeros to a multiple of 8.
     norms : (padded k,) float32
         |scale (c - origin)|^2, infinite for padding.
     order : (padded k,) int32
         The cluster of each column, -1 for padding.
-    bounds : (padded k / tile, lanes) float64
-        Upper bound of the norms |scale (c - origin)| of each chunk.
+    bounds : (padded k / 8,) float64
+        Upper bound of the norms |scale (c - origin)| in each group of 8 columns.
     """
 
     metric: str
     centroids: Float32
     direct: bool
-    lanes: int
     tile: int
     origin: Float64
     scale: float
@@ -60,6 +57,6 @@ class PreparedCentroids:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held beside the caller's centroids: about 4 (d + 2) a cluster."""
+        """Bytes held beside the caller's centroids: about 4 d + 9 a cluster."""
         arrays = (self.origin, self.columns, self.norms, self.order, self.bounds)
         return sum(int(array.nbytes) for array in arrays)

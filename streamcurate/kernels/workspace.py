@@ -32,18 +32,19 @@ def work_array(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
     kind = np.dtype(dtype)
     nbytes = math.prod(shape) * kind.itemsize
     buffer = _buffers.by_name.get(name)
-    if buffer is None or buffer.nbytes < nbytes + _ALIGNMENT:
+    if buffer is None or buffer.nbytes < nbytes:
         _buffers.by_name.pop(name, None)
-        buffer = np.empty(nbytes + _ALIGNMENT, dtype=np.uint8)
+        whole = np.empty(nbytes + _ALIGNMENT, dtype=np.uint8)
+        start = -whole.ctypes.data % _ALIGNMENT
+        buffer = whole[start : start + nbytes]
         _buffers.by_name[name] = buffer
-    start = -buffer.ctypes.data % _ALIGNMENT
-    array: Array = buffer[start : start + nbytes].view(kind).reshape(shape)
+    array: Array = buffer[:nbytes].view(kind).reshape(shape)
     return array
 
 
 def workspace_bytes() -> int:
     """Bytes this thread's buffers hold now."""
-    return sum(buffer.nbytes for buffer in _buffers.by_name.values())
+    return sum(buffer.nbytes + _ALIGNMENT for buffer in _buffers.by_name.values())
 
 
 def release_workspace() -> None:

@@ -6,19 +6,18 @@ from typing import Any
 
 import numpy as np
 
+from streamcurate.clustering.centroids import SMALLEST_TILE
 from streamcurate.clustering.passes import AssignPass, LabelPass
 from streamcurate.config import Config
 from streamcurate.errors import DataError
-from streamcurate.kernels import ExactTotal, FixedPoint
+from streamcurate.kernels import ExactTotal, FixedPoint, Metric
 from streamcurate.streaming import MemoryBudget
 
 # float32 values whose bits span this many positions are held in two limbs, as nearly all real data are.
 _USUAL_BITS = 56
 
 
-def check_levels(
-    config: Config, rows: int, dims: int, dtype: np.dtype[Any], budget: MemoryBudget, name: str
-) -> None:
+def check_levels(config: Config, rows: int, dims: int, dtype: np.dtype[Any], budget: MemoryBudget, name: str) -> None:
     """Refuse, before anything is read, levels that cannot be built.
 
     Raises
@@ -30,17 +29,20 @@ def check_levels(
     """
     first = config.levels[0].clusters
     if first > rows:
-        raise DataError(f"levels[0].clusters: {first:,} clusters from the {rows:,} rows of {name}; choose at most {rows:,}")
+        raise DataError(
+            f"levels[0].clusters: {first:,} clusters from the {rows:,} rows of {name}; choose at most {rows:,}"
+        )
     points = rows
     for index, level in enumerate(config.levels):
         kind = dtype if index == 0 else np.dtype(np.float32)
         fixed_point = FixedPoint.for_data(-_USUAL_BITS if kind.itemsize > 2 else -24, 0, points)
-        metric = "cosine" if config.metric == "cosine" else "l2"
+        metric: Metric = "cosine" if config.metric == "cosine" else "l2"
         total = ExactTotal.scale(1.0, points)
         keep = level.resampling.rows_per_cluster if level.resampling else 0
         for work in (
-            AssignPass(metric, fixed_point, total, level.clusters),
-            LabelPass(metric, total, level.clusters, keep=keep),
+            # Centroids that do not fit are held in tiles; sizes, offsets and what resampling keeps are not.
+            AssignPass(metric, fixed_point, total, min(level.clusters, SMALLEST_TILE)),
+            LabelPass(metric, total, level.clusters, keep=keep, known=True),
         ):
             budget.block_rows(
                 f"level {index + 1} ({level.clusters:,} clusters of {dims} dims): {work.name}",

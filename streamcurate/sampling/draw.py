@@ -233,9 +233,10 @@ def _ranges(
     leaves = np.flatnonzero((base > 0) | (extra > 0))
     first, last = offsets[leaves], offsets[leaves + 1]
     if strategy != "random":
-        # The remainder lies at one end; rows drawn before may lie there too and be passed over.
+        # The remainder lies at one end; rows drawn before may lie there too and be passed over. Where the level is 0
+        # both together are no more than the leaf.
         reach = extra[leaves] + np.bincount(included.leaves, minlength=len(base))[leaves]
-        part = (base[leaves] == 0) & (reach < last - first)
+        part = base[leaves] == 0
         if strategy == "closest":
             last = np.where(part, first + reach, last)
         else:

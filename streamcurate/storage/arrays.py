@@ -189,7 +189,10 @@ class StoredArray:
         return f"{self.path}: chunk {chunk} (rows {first} to {min(first + self.chunk_rows, self.rows) - 1})"
 
     def _absent(self, chunk: int, file: str) -> StoreError:
-        return StoreError(f"{self._describe(chunk)} is absent ({file} does not exist); restore it or ingest again")
+        return StoreError(
+            f"{self._describe(chunk)} is absent ({file} does not exist); restore it or ingest again "
+            "(chunks of zeros must be written too: write_empty_chunks)"
+        )
 
     def _open_raw(self, chunk: int) -> int:
         file = next(self._chunk_files(chunk))

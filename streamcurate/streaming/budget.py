@@ -133,6 +133,14 @@ class MemoryBudget:
                 f"give --memory-limit {-(-enough // (1 << 20))}MiB or more, or {fix}"
             )
 
+    def fits(self, rows: int, row_bytes: int, overhead: int, cost: Cost) -> bool:
+        """Whether a pass could run in blocks of so many rows."""
+        return self._needed(rows, row_bytes, overhead, cost) <= self.usable
+
+    def _needed(self, rows: int, row_bytes: int, overhead: int, cost: Cost) -> int:
+        fixed = cost.fixed_bytes + overhead + self.threads * cost.thread_bytes
+        return fixed + (self.threads + self.prefetch) * _each(row_bytes, cost) * rows
+
     def block_rows(self, name: str, rows: int, row_bytes: int, overhead: int, cost: Cost) -> int:
         """Rows of a block, such that all blocks under way fit.
 
@@ -153,18 +161,21 @@ class MemoryBudget:
         MemoryLimitError
             Not even a small block fits.
         """
-        # A row is held once by its reader and once more where only some rows of a block count.
-        each = 2 * row_bytes + cost.row_bytes + 16
-        under_way = self.threads + self.prefetch
-        fixed = cost.fixed_bytes + overhead + self.threads * cost.thread_bytes
-        smallest = fixed + under_way * each * min(_SMALLEST_BLOCK_ROWS, max(rows, 1))
+        smallest = self._needed(min(_SMALLEST_BLOCK_ROWS, max(rows, 1)), row_bytes, overhead, cost)
         self.require(smallest, name, "choose fewer clusters for this level")
-        fitting = (self.usable - fixed) // (under_way * each)
+        each = _each(row_bytes, cost)
+        fixed = self._needed(0, row_bytes, overhead, cost)
+        fitting = (self.usable - fixed) // ((self.threads + self.prefetch) * each)
         block = max(min(fitting, _LARGEST_BLOCK_ROWS, _LARGEST_BLOCK_BYTES // each), _SMALLEST_BLOCK_ROWS)
         if rows * cost.row_operations > _WORTHWHILE_OPERATIONS * self.threads:
             # Two blocks a thread, so that none waits long for the other at the end of a small source.
             block = min(block, max(-(-rows // (2 * self.threads)), _SMALLEST_BLOCK_ROWS))
         return int(block)
+
+
+def _each(row_bytes: int, cost: Cost) -> int:
+    """Bytes of one row under way: held once by its reader, and once more where only some rows of a block count."""
+    return 2 * row_bytes + cost.row_bytes + 16
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,7 @@ class SerialExecutor:
     ) -> Iterator[Loaded]:
         """The blocks of ``points`` with their columns, in order, the next one read meanwhile."""
         plan = self._plan(name, points, Cost(row_bytes=row_bytes), True, columns, 1)
-        for block, columns_of_block in self._computed(points, plan, columns, True, lambda loaded: loaded[1]):
-            yield block, columns_of_block
+        yield from self._computed(points, plan, columns, True, lambda loaded: loaded[1])
 
     def map(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
         """``function(item)`` in threads, results in order; as many under way as there are threads."""
@@ -158,14 +157,14 @@ class SerialExecutor:
                         break
                     reading.append(self._reader.submit(load, *following))
                 if len(computing) < self.budget.threads:
-                    loaded = None
+                    fresh: Loaded | None = None
                     if reading:
-                        loaded = reading.popleft().result()
+                        fresh = reading.popleft().result()
                     elif self._reader is None and (following := next(ranges, None)) is not None:
-                        loaded = load(*following)
-                    if loaded is not None:
-                        computing.append((loaded[0], self._workers.submit(compute, loaded)))
-                        del loaded
+                        fresh = load(*following)
+                    if fresh is not None:
+                        computing.append((fresh[0], self._workers.submit(compute, fresh)))
+                        del fresh
                         continue
                 if not computing:
                     return

@@ -143,9 +143,7 @@ class RowBuckets:
         How many int64 numbers go with each row.
     """
 
-    def __init__(
-        self, folder: Path, buckets: int, dims: int, dtype: np.dtype[Any], memory: int, tags: int = 1
-    ) -> None:
+    def __init__(self, folder: Path, buckets: int, dims: int, dtype: np.dtype[Any], memory: int, tags: int = 1) -> None:
         self._folder = folder
         self._dims, self._dtype = dims, dtype
         self._memory = memory
@@ -195,9 +193,7 @@ class RowBuckets:
     def _path(self, bucket: int, kind: str) -> Path:
         return self._folder / f"bucket-{bucket}.{kind}"
 
-    def _load(
-        self, bucket: int, kind: str, dtype: np.dtype[Any], start: int, stop: int, width: int
-    ) -> NDArray[Any]:
+    def _load(self, bucket: int, kind: str, dtype: np.dtype[Any], start: int, stop: int, width: int) -> NDArray[Any]:
         if stop == start:
             return np.empty((0, width), dtype=dtype)
         path = self._path(bucket, kind)

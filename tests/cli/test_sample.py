@@ -1,103 +1,170 @@
-"""The command against a tree written to disk by the room that owns the format."""
+"""The command against a run and a store on disk."""
 
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
-from click.testing import CliRunner
 
-from streamcurate.cli.sample import command
-from streamcurate.errors import CapacityError, ConfigError, InputError
-from streamcurate.tree.level import Level, LevelWriter, level_name
+from streamcurate.cli.main import main
+from streamcurate.config import Config
+from streamcurate.embeddings.ingest import ingest
+from streamcurate.runs.manifest import LevelRecord, Manifest, Sizes, StoreRecord
+from streamcurate.storage import create_group
+from streamcurate.tree import TREE_NAME, LevelWriter, level_name
 
 LABELS = [np.array([0] * 30 + [1] * 5 + [-1] * 3 + [2] * 12), np.array([0, 0, 1])]
+IDS = [f"img_{row:03}" for row in range(50)]
 
 
-class StoredTree:
-    path = "run"
-    complete = True
-    source = {"path": "emb.zarr", "ids": False}  # noqa: RUF012 - never changed
-
-    def __init__(self, levels: list[Level]) -> None:
-        self.levels = levels
-
-    def embeddings(self) -> None:
-        return None
-
-
-@pytest.fixture
-def tree(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> StoredTree:
-    levels = []
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with ``emb.zarr`` and a finished ``run`` of two levels; distances grow with the row."""
+    folder = tmp_path_factory.mktemp("made")
+    np.save(folder / "emb.npy", np.ones((50, 2), dtype=np.float32))
+    (folder / "ids.txt").write_text("\n".join(IDS) + "\n")
+    ingest(str(folder / "emb.npy"), folder / "emb.zarr", ids=str(folder / "ids.txt"))
+    run = folder / "run"
+    run.mkdir()
+    create_group(run / TREE_NAME)
+    levels = [{"clusters": 3}, {"clusters": 2}]
+    store = StoreRecord(str(folder / "emb.zarr"), 50, 2, "float32", "f" * 32, ids=True)
+    manifest = Manifest.begin(Config.from_mapping({"levels": levels}), store)
     for number, labels in enumerate(LABELS, start=1):
-        folder = tmp_path / level_name(number)
         clusters = int(labels.max()) + 1
-        members = np.argsort(np.where(labels < 0, clusters, labels), kind="stable")[: int((labels >= 0).sum())]
-        writer = LevelWriter(folder, len(labels), 2)
+        sizes = np.bincount(labels[labels >= 0], minlength=clusters)
+        members = np.argsort(np.where(labels < 0, clusters, labels), kind="stable")[: sizes.sum()]
+        writer = LevelWriter(run / TREE_NAME / level_name(number), len(labels), 2)
         writer.labels().write(0, labels.astype(np.int32))
         writer.distances().write(0, np.where(labels >= 0, np.arange(len(labels)) / 8, np.nan).astype(np.float32))
         writer.members(len(members)).write(0, members)
         writer.centroids(clusters).write(0, np.zeros((clusters, 2), dtype=np.float32))
-        writer.write_offsets(np.bincount(labels[labels >= 0], minlength=clusters))
-        levels.append(Level(folder, number))
-    tree = StoredTree(levels)
-    monkeypatch.setattr("streamcurate.tree.open_tree", lambda path: tree, raising=False)
-    return tree
+        writer.write_offsets(sizes)
+        record = LevelRecord(clusters, len(labels), 1.0, 0, Sizes(1, 1.0, 30), "k-means++", 1, "0" * 32)
+        manifest = manifest.with_level(record)
+    manifest.finished("0" * 32).write(run)
+    return folder
 
 
-def run(*arguments: object) -> str:
-    result = CliRunner().invoke(command, [str(argument) for argument in arguments], catch_exceptions=False)
-    assert result.exit_code == 0, result.output
-    return result.stdout
+@pytest.fixture
+def run(made: Path, tmp_path: Path) -> Path:
+    """A run of its own for a test to damage."""
+    shutil.copytree(made / "run", tmp_path / "run")
+    return tmp_path / "run"
 
 
-@pytest.mark.usefixtures("tree")
-def test_json_is_one_object_and_the_file_holds_the_draw(tmp_path: Path) -> None:
+def call(*arguments: object) -> int:
+    return main(["sample", *map(str, arguments)])
+
+
+def test_json_is_one_object_and_nothing_else(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "curated.npy"
-    said = json.loads(run("run", "--size", 12, "--out", out, "--strategy", "closest", "--json"))
-    assert said == {"rows": 12, "unique": 12, "strategy": "closest", "multiplier": 1, "out": str(out)}
+    assert call(run, "--size", 12, "--out", out, "--strategy", "closest", "--json") == 0
+    said = capfd.readouterr()
+    assert json.loads(said.out) == {
+        "rows": 12,
+        "unique": 12,
+        "strategy": "closest",
+        "multiplier": 1,
+        "out": str(out),
+    }
+    assert said.err == ""
     # 6 for each top cluster; 3 for each leaf of the first; distances grow with the row.
     assert np.load(out).tolist() == [0, 1, 2, 30, 31, 32, 38, 39, 40, 41, 42, 43]
 
 
-@pytest.mark.usefixtures("tree")
-def test_the_sentence_counts_distinct_rows(tmp_path: Path) -> None:
+def test_the_sentence_counts_distinct_rows(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "curated.csv"
-    assert run("run", "--size", 94, "--multiplier", 2, "--seed", 3, "--out", out) == (
-        f"{out}: 94 rows (47 distinct), random, seed 3\n"
-    )
+    assert call(run, "--size", 94, "--multiplier", 2, "--seed", 3, "--out", out) == 0
+    assert capfd.readouterr().out == f"{out}: 94 rows (47 distinct), random, seed 3\n"
     assert len(out.read_text().splitlines()) == 48
 
 
-@pytest.mark.usefixtures("tree")
-def test_an_earlier_draw_is_topped_up(tmp_path: Path) -> None:
-    run("run", "--size", 5, "--seed", 1, "--out", tmp_path / "earlier.parquet")
-    run("run", "--size", 5, "--seed", 1, "--out", tmp_path / "earlier.npy")
+def test_ids_labels_and_distances_come_along(run: Path, tmp_path: Path) -> None:
+    assert call(run, "--size", 12, "--out", tmp_path / "a.parquet", "--strategy", "furthest") == 0
+    table = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pydict()
+    assert table["row"] == [27, 28, 29, 32, 33, 34, 44, 45, 46, 47, 48, 49]
+    assert table["id"] == [IDS[row] for row in table["row"]]
+    assert table["label_1"] == LABELS[0][table["row"]].tolist()
+    assert table["label_2"] == LABELS[1][table["label_1"]].tolist()
+    assert table["distance"] == [row / 8 for row in table["row"]]
+    assert call(run, "--size", 12, "--out", tmp_path / "a.txt", "--strategy", "furthest") == 0
+    assert (tmp_path / "a.txt").read_text().split() == table["id"]
+
+
+def test_an_earlier_draw_is_topped_up(run: Path, tmp_path: Path) -> None:
+    for name in ("earlier.parquet", "earlier.npy"):
+        assert call(run, "--size", 5, "--seed", 1, "--out", tmp_path / name) == 0
     include = ["--include", tmp_path / "earlier.parquet"]
-    run("run", "--size", 20, "--seed", 2, "--out", tmp_path / "topped.npy", *include)
+    assert call(run, "--size", 20, "--seed", 2, "--out", tmp_path / "topped.npy", *include) == 0
     assert set(np.load(tmp_path / "earlier.npy")) < set(np.load(tmp_path / "topped.npy"))
 
 
-@pytest.mark.usefixtures("tree")
 @pytest.mark.parametrize(
-    ("arguments", "error", "said"),
+    ("arguments", "said"),
     [
-        (["--size", 48], CapacityError, "at most 47"),
-        (["--size", 0], ConfigError, "size: 0"),
-        (["--size", 5, "--multiplier", 0], ConfigError, "multiplier: 0"),
-        (["--size", 5, "--seed", -1], ConfigError, "seed: -1"),
-        (["--size", 5, "--include", "absent.npy"], InputError, "no such file"),
+        (["--size", 48], "48 rows are asked for, at most 47 can be drawn"),
+        (["--size", 0], "size: 0"),
+        (["--size", 5, "--multiplier", 0], "multiplier: 0"),
+        (["--size", 5, "--seed", -1], "seed: -1"),
+        (["--size", 5, "--include", "absent.npy"], "absent.npy: no such file"),
+        (["--size", 5, "--strategy", "nearest"], "'nearest' is not one of"),
+        (["--size", "many"], "'many' is not a valid integer"),
+        ([], "Missing option '--size'"),
     ],
 )
-def test_errors_leave_no_file(tmp_path: Path, arguments: list[object], error: type[Exception], said: str) -> None:
-    with pytest.raises(error, match=said):
-        run("run", "--out", tmp_path / "curated.npy", *arguments)
+def test_errors_are_one_message_and_no_file(
+    run: Path, tmp_path: Path, arguments: list[object], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(run, "--out", tmp_path / "curated.npy", *arguments) == 2
+    shown = capfd.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert shown.out == ""
     assert not (tmp_path / "curated.npy").exists()
 
 
-def test_a_bad_destination_is_refused_before_the_run_is_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streamcurate.tree.open_tree", lambda path: pytest.fail("opened"), raising=False)
-    with pytest.raises(InputError, match="written as"):
-        run("run", "--size", 5, "--out", tmp_path / "curated.xlsx")
+def test_a_bad_destination_is_refused_before_the_run_is_opened(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    assert call(tmp_path / "no-run", "--size", 5, "--out", tmp_path / "curated.xlsx") == 2
+    assert "a selection is written as .parquet, .npy, .csv, .txt" in capfd.readouterr().err
+
+
+def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    replace(Manifest.read(run), complete=False, digest=None).write(run)
+    assert call(run, "--size", 5, "--out", tmp_path / "a.npy") == 2
+    assert "unfinished" in capfd.readouterr().err
+
+
+def test_without_its_store_a_run_still_gives_row_numbers(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    manifest = Manifest.read(run)
+    replace(manifest, store=replace(manifest.store, path=str(tmp_path / "gone.zarr"))).write(run)
+    assert call(run, "--size", 5, "--out", tmp_path / "a.npy") == 0
+    assert len(np.load(tmp_path / "a.npy")) == 5
+    assert call(run, "--size", 5, "--out", tmp_path / "a.parquet") == 2
+    assert "gone.zarr: is gone, and the ids of the drawn rows with it" in capfd.readouterr().err
+    assert not (tmp_path / "a.parquet").exists()
+
+
+def test_a_truncated_chunk_is_named(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    chunk = next(path for path in (run / TREE_NAME / "level-1" / "members").rglob("0") if path.is_file())
+    chunk.write_bytes(chunk.read_bytes()[:-8])
+    assert call(run, "--size", 5, "--out", tmp_path / "a.npy") == 2
+    assert "truncated" in capfd.readouterr().err
+
+
+def test_help_needs_no_heavy_import() -> None:
+    heavy = "{'numpy', 'zarr', 'numba', 'pyarrow'}"
+    code = f"import sys, streamcurate.cli.sample; print({heavy} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "set()\n"

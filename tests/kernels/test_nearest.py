@@ -102,11 +102,13 @@ def make(scene, seed, rows, clusters, dims, dtype):
 
 
 @contextmanager
-def small_tiles(columns, rows):
-    """Tiles so small that a few hundred rows and centroids make many of them."""
+def small_tiles(columns, rows, screened):
+    """Tiles so small that a few hundred rows and centroids make many of them; screening for the smallest, too."""
     with pytest.MonkeyPatch.context() as context:
         context.setattr(prepare, "LARGEST_TILE", columns)
-        context.setattr(nearest_module, "_ROW_TILE", rows)
+        if screened:
+            context.setattr(prepare, "DIRECT_WORK", 0)
+        context.setattr(nearest_module, "_row_tile", lambda dims, clusters: rows)
         yield
 
 
@@ -114,13 +116,15 @@ def small_tiles(columns, rows):
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32), rows=st.integers(0, 90), clusters=st.integers(1, 300), dims=st.integers(1, 40),
-    dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 2048]),
+    dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 2048]), screened=st.booleans(),
 )  # fmt: skip
-@example(seed=0, rows=70, clusters=1, dims=1, dtype=np.float32, metric="l2", columns=2048)
-@example(seed=0, rows=90, clusters=299, dims=9, dtype=np.float16, metric="l2", columns=32)
-def test_labels_and_values_are_those_of_the_formula(scene, seed, rows, clusters, dims, dtype, metric, columns):
+@example(seed=0, rows=70, clusters=1, dims=1, dtype=np.float32, metric="l2", columns=2048, screened=True)
+@example(seed=0, rows=90, clusters=299, dims=9, dtype=np.float16, metric="l2", columns=32, screened=True)
+def test_labels_and_values_are_those_of_the_formula(
+    scene, seed, rows, clusters, dims, dtype, metric, columns, screened
+):
     x, c = make(scene, seed, rows, clusters, dims, dtype)
-    with small_tiles(columns, 32):
+    with small_tiles(columns, 32, screened):
         labels, values = kernels.nearest(x, kernels.prepare_centroids(c, metric))
     expected_labels, expected_values = brute_force(x, c, metric)
     assert labels.dtype == np.int32
@@ -132,17 +136,18 @@ def test_labels_and_values_are_those_of_the_formula(scene, seed, rows, clusters,
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32), clusters=st.integers(2, 120), dims=st.sampled_from([2, 9, 33]),
-    metric=METRICS, cuts=st.lists(st.integers(1, 119), max_size=4),
+    metric=METRICS, screened=st.booleans(), cuts=st.lists(st.integers(1, 119), max_size=4),
 )  # fmt: skip
-def test_slices_of_centroids_in_any_order_give_the_same_answer(scene, seed, clusters, dims, metric, cuts):
+def test_slices_of_centroids_in_any_order_give_the_same_answer(scene, seed, clusters, dims, metric, screened, cuts):
     x, c = make(scene, seed, 50, clusters, dims, np.float32)
     edges = sorted({0, clusters, *(cut for cut in cuts if cut < clusters)})
     slices = list(itertools.pairwise(edges))
     np.random.default_rng(seed).shuffle(slices)
     answer = None
     for first, last in slices:
-        prepared = kernels.prepare_centroids(c[first:last], metric)
-        answer = kernels.nearest(x, prepared, previous=answer, first_cluster=first)
+        with small_tiles(64, 32, screened):
+            prepared = kernels.prepare_centroids(c[first:last], metric)
+            answer = kernels.nearest(x, prepared, previous=answer, first_cluster=first)
     expected_labels, expected_values = brute_force(x, c, metric)
     np.testing.assert_array_equal(answer[0], expected_labels)
     np.testing.assert_array_equal(answer[1], expected_values)

@@ -4,15 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamcurate.errors import ConfigError
 from streamcurate.sampling.draw import NOTHING, STRATEGIES, Included, _Smallest, draw_rows
 from streamcurate.sampling.quotas import row_keys
-
-# The first call compiles the random numbers.
-unhurried = settings(deadline=None)
 
 # Few distinct keys make ties.
 KEYS = st.one_of(st.integers(0, 3), st.integers(0, 2**64 - 1))
@@ -69,7 +66,6 @@ def make_array(make_tree):
     return type(make_tree([0]).levels[0].stored_members)
 
 
-@unhurried
 @given(leaves(), st.sampled_from(STRATEGIES), st.integers(0, 5), st.integers(1, 12), st.booleans())
 def test_a_draw_is_that_of_giving_one_copy_at_a_time(make_array, cases, strategy, seed, range_rows, with_before):
     if not with_before:
@@ -96,7 +92,6 @@ def test_a_remainder_larger_than_a_range_widens_none(make_array):
     assert sorted(drawn) == sorted(ordered(list(range(5000)), "random", 0)[:1000])
 
 
-@unhurried
 @given(st.lists(st.lists(KEYS, max_size=9), max_size=9), st.integers(0, 20), st.integers(0, 4))
 def test_the_smallest_of_a_stream_are_those_of_its_sort(pieces, wanted, slack):
     smallest, position = _Smallest(wanted, slack), 0

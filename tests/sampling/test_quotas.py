@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamcurate.errors import CapacityError, ConfigError, InputError
@@ -16,9 +16,6 @@ from streamcurate.sampling.quotas import (
     smallest_in_segments,
     water_fill,
 )
-
-# The first call compiles the random numbers.
-unhurried = settings(deadline=None)
 
 
 def one_unit_at_a_time(target, capacities, keys, lower):
@@ -57,7 +54,6 @@ def flat(cases):
     )
 
 
-@unhurried
 @given(parents())
 def test_quotas_are_those_of_handing_out_one_unit_at_a_time(cases):
     targets, capacities, offsets, keys, _ = flat(cases)
@@ -65,7 +61,6 @@ def test_quotas_are_those_of_handing_out_one_unit_at_a_time(cases):
     assert segmented_water_fill(targets, capacities, offsets, keys).tolist() == expected
 
 
-@unhurried
 @given(parents(bounded=True))
 def test_lower_bounds_are_units_given_beforehand(cases):
     targets, capacities, offsets, keys, lower = flat(cases)
@@ -73,7 +68,6 @@ def test_lower_bounds_are_units_given_beforehand(cases):
     assert segmented_water_fill(targets, capacities, offsets, keys, lower).tolist() == expected
 
 
-@unhurried
 @given(parents(bounded=True), st.integers(1, 9))
 def test_the_pieces_filled_together_do_not_matter(cases, piece):
     arguments = flat(cases)
@@ -83,7 +77,6 @@ def test_the_pieces_filled_together_do_not_matter(cases, piece):
         assert segmented_water_fill(*arguments).tolist() == whole.tolist()
 
 
-@unhurried
 @given(
     st.lists(st.integers(0, 2**40), min_size=1, max_size=8), st.fractions(min_value=0, max_value=1), st.integers(0, 9)
 )
@@ -128,7 +121,6 @@ def test_a_target_below_the_lower_bounds_is_refused():
         water_fill(np.array([5, 5]), 5, lower=np.array([5, 1]))
 
 
-@unhurried
 @given(st.lists(st.tuples(st.lists(KEYS, max_size=6), st.integers(0, 6)), max_size=6))
 def test_smallest_in_segments_is_a_sort_of_each_segment(cases):
     wanted = np.array([min(count, len(keys)) for keys, count in cases], dtype=np.int64)
@@ -153,7 +145,6 @@ def test_levels_and_rows_have_their_own_random_orders():
         assert all((one != other).all() for other in orders[:i])
 
 
-@unhurried
 @given(st.integers(0, 10**6), st.data())
 def test_quotas_down_a_tree_are_the_water_fill_of_every_parent(random_tree, seed, data):
     tree = random_tree(seed, 60, [12, 5, 3])

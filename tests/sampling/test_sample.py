@@ -2,14 +2,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from streamcurate.errors import CapacityError, ConfigError, InputError, RunError, StoreError
 from streamcurate.sampling import STRATEGIES, sample
-
-# The first call compiles the random numbers.
-unhurried = settings(deadline=None)
 
 SHAPES = st.sampled_from([(1,), (6,), (9, 3), (12, 6, 2)])
 
@@ -22,7 +19,6 @@ def rows_inside(tree):
     return len(tree.levels[0].stored_members.values)
 
 
-@unhurried
 @given(st.integers(0, 10**6), SHAPES, st.sampled_from(STRATEGIES), st.integers(1, 3), st.data())
 def test_a_draw_has_the_size_asked_for_and_the_rows_of_the_tree(random_tree, seed, shape, strategy, multiplier, data):
     tree = random_tree(seed, 50, shape)
@@ -35,7 +31,6 @@ def test_a_draw_has_the_size_asked_for_and_the_rows_of_the_tree(random_tree, see
     assert (tree.levels[0].stored_labels.values[selection.unique_rows] >= 0).all()
 
 
-@unhurried
 @given(st.integers(0, 10**6), SHAPES, st.sampled_from(STRATEGIES), st.integers(1, 3), st.data())
 def test_a_smaller_draw_is_part_of_a_larger_one_and_can_be_topped_up_to_it(
     random_tree, seed, shape, strategy, multiplier, data
@@ -49,7 +44,6 @@ def test_a_smaller_draw_is_part_of_a_larger_one_and_can_be_topped_up_to_it(
     assert drawn(sample(tree, larger_size, strategy, multiplier, seed, include=smaller)) == drawn(larger)
 
 
-@unhurried
 @given(st.integers(0, 10**6), SHAPES, st.sampled_from(STRATEGIES), st.integers(1, 2), st.data())
 def test_any_earlier_draw_is_kept_and_topped_up(random_tree, seed, shape, strategy, multiplier, data):
     tree = random_tree(seed, 40, shape)

@@ -31,17 +31,18 @@ def small_batches(monkeypatch):
 
 @pytest.fixture
 def picked(random_tree, ids):
-    return sample(random_tree(2, 60, [8, 3], ids=ids), 100, multiplier=5, seed=1)
+    return sample(random_tree(2, 60, [8, 5, 3], ids=ids), 100, multiplier=5, seed=1)
 
 
 def expected_columns(picked, ids):
     tree, rows = picked.tree, picked.unique_rows
-    first = tree.levels[0].stored_labels.values[rows]
     columns = {"row": rows.tolist()}
     if ids is not None:
         columns["id"] = ids[rows].tolist()
-    columns["label_1"] = first.tolist()
-    columns["label_2"] = tree.levels[1].stored_labels.values[first].tolist()
+    labels = rows
+    for number, level in enumerate(tree.levels, start=1):
+        labels = level.stored_labels.values[labels]
+        columns[f"label_{number}"] = labels.tolist()
     columns["distance"] = tree.levels[0].stored_distances.values[rows].tolist()
     columns["copies"] = picked.copies.tolist()
     return columns
@@ -53,7 +54,7 @@ def test_a_selection_knows_its_rows(picked, ids):
     assert picked.rows.tolist() == [
         row for row, count in zip(columns["row"], columns["copies"], strict=True) for _ in range(count)
     ]
-    assert [labels.tolist() for labels in picked.labels] == [columns["label_1"], columns["label_2"]]
+    assert [labels.tolist() for labels in picked.labels] == [columns[f"label_{number}"] for number in (1, 2, 3)]
     assert picked.distances.tolist() == columns["distance"]
     if ids is None:
         assert picked.ids is None
@@ -68,7 +69,8 @@ def test_parquet_holds_a_line_per_distinct_row(picked, ids, tmp_path):
     table = pq.read_table(tmp_path / "curated.parquet")
     assert table.to_pydict() == expected_columns(picked, ids)
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
-    expected = {"row": "int64", "label_1": "int32", "label_2": "int32", "distance": "float", "copies": "int64"}
+    expected = {"row": "int64", "distance": "float", "copies": "int64"}
+    expected |= {f"label_{number}": "int32" for number in (1, 2, 3)}
     if ids is not None:
         expected["id"] = "int64" if ids is INTEGER_IDS else "string"
     assert types == expected

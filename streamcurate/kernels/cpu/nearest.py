@@ -27,7 +27,7 @@ Together |s_j - S_j| <= 2.002 gamma_(d+4) a b_j + 3 u b_j^2 + w (1 + a + b_j), w
 
 Therefore s_j - E_j > min_l (s_l + E_l) proves F_j > F_l for some l: j neither wins nor ties. All other j are evaluated
 by the formula and compared as (value, cluster). E is enlarged by a thousandth for the float64 rounding of the bounds
-themselves, and taken with the largest b of a chunk of columns. Rows with a > 2^60 (2^60 times farther from the origin
+themselves, and taken with the largest b of a group of columns. Rows with a > 2^60 (2^60 times farther from the origin
 than any centroid) could overflow float32; they go through the formula with all centroids.
 """
 
@@ -41,20 +41,39 @@ from streamcurate.kernels.cpu.direct import direct_bytes, direct_nearest
 from streamcurate.kernels.cpu.formula import _pair_values
 from streamcurate.kernels.cpu.prepare import LARGEST_TILE
 from streamcurate.kernels.cpu.rows import formula_rows
-from streamcurate.kernels.cpu.screen import gather_pairs, scan_tile, shift_rows, take_best
+from streamcurate.kernels.cpu.screen import (
+    GROUP,
+    collect,
+    gather_pairs,
+    group_minima,
+    lower_upper,
+    scores_1,
+    scores_2,
+    scores_3,
+    shift_rows,
+    take_best,
+)
 from streamcurate.kernels.metric import Array, Float32, Float64, Int32, Int64, as_rows
 from streamcurate.kernels.prepared_centroids import PreparedCentroids
 from streamcurate.kernels.workspace import work_array
 
 _ROW_TILE = 512
-_ROW_TILE_BYTES = 8 * 2**20
+_LARGE_ROW_TILE = 4096
+_SCORES_BYTES = 2**20
+_ROW_TILE_BYTES = 3 * 2**20
 _CANDIDATES = 16  # per row before the list is pruned; text embeddings leave 1.0 to 1.3 a row
 _FARTHEST = 2.0**60
 
 
-def _row_tile(dims: int) -> int:
-    """Rows of one tile: fewer where rows are long, so that a tile's three copies stay below 20 MiB."""
-    return int(max(32, min(_ROW_TILE, _ROW_TILE_BYTES // (8 * dims))))
+def _row_tile(dims: int, clusters: int) -> int:
+    """Rows of one tile.
+
+    512, and up to 4096 where centroids are so few that the calls a tile takes would weigh more than its arithmetic;
+    fewer where rows are long, so that a tile's three copies of them stay near the core (measured 128 to 4096).
+    """
+    columns = min(LARGEST_TILE, clusters + GROUP)
+    wanted = min(_LARGE_ROW_TILE, max(_ROW_TILE, _SCORES_BYTES // (4 * columns)))
+    return max(128, min(wanted, _ROW_TILE_BYTES // (8 * dims)))
 
 
 def nearest_workspace_bytes(rows: int, dims: int, clusters: int) -> int:
@@ -62,10 +81,12 @@ def nearest_workspace_bytes(rows: int, dims: int, clusters: int) -> int:
 
     BLAS has packing buffers of its own (OpenBLAS: about 32 MiB for each thread that calls it at the same time).
     """
-    tile = min(_row_tile(dims), max(rows, 1))
-    columns = min(LARGEST_TILE, clusters + 64)
+    tile = min(_row_tile(dims, clusters), max(rows, 1))
+    columns = min(LARGEST_TILE, clusters + GROUP)
     lists = tile * _CANDIDATES * (8 + 4 + 8 + 8 + 8) + tile * 48
-    return tile * dims * (4 + 8 + 4) + tile * columns * 4 + lists + direct_bytes(dims) + 16 * 64
+    few = tile * 12 if dims <= 3 else 0
+    scores = tile * columns * 4 + tile * columns * 4 // GROUP
+    return tile * dims * (4 + 8 + 4) + few + scores + lists + direct_bytes(dims) + 20 * 64
 
 
 def _error_terms(dims: int) -> tuple[float, float, float, float]:
@@ -113,7 +134,7 @@ def nearest(
     if previous is not None:
         labels[:] = previous[0]
         values[:] = np.where(labels < 0, np.inf, previous[1])
-    step = _row_tile(prepared.dims)
+    step = _row_tile(prepared.dims, prepared.clusters)
     for start in range(0, len(rows), step):
         part = slice(start, min(start + step, len(rows)))
         exact = formula_rows(rows[part], prepared.metric)
@@ -142,23 +163,24 @@ def _screen_tile(exact: Array, prepared: PreparedCentroids, labels: Int32, value
     shifted: Float32 = work_array("shifted rows", (count, dims), np.float32)
     reach: Float64 = work_array("reach", (count,), np.float64)
     upper: Float64 = work_array("upper", (count,), np.float64)
-    shift_rows(exact, prepared.origin, prepared.scale, _FARTHEST, values, shifted, reach, upper)
+    wild = np.empty(count, dtype=np.bool_)
+    shift_rows(exact, prepared.origin, prepared.scale, _FARTHEST, values, shifted, reach, upper, wild)
     found: Int32 = work_array("found", (count, _CANDIDATES), np.int32)
     lower: Float64 = work_array("lower", (count, _CANDIDATES), np.float64)
     length: Int64 = work_array("length", (count,), np.int64)
     length[:] = 0
-    minima: Float32 = work_array("minima", (prepared.lanes,), np.float32)
-    offsets: Float64 = work_array("offsets", (2, prepared.lanes), np.float64)
     padded = len(prepared.norms)
-    for number, start in enumerate(range(0, padded, prepared.tile)):
-        stop = min(start + prepared.tile, padded)
-        scores: Float32 = work_array("scores", (count, stop - start), np.float32)
-        np.dot(shifted, prepared.columns[start:stop].T, out=scores)
-        scan_tile(
-            scores.reshape(count, -1, prepared.lanes), prepared.norms[start:stop].reshape(-1, prepared.lanes),
-            prepared.order[start:stop].reshape(-1, prepared.lanes), prepared.bounds[number], reach, upper,
-            found, lower, length, minima, offsets, exact, prepared.centroids, labels, values, first_cluster,
-            terms[0], terms[1], terms[2], terms[3],
+    for start in range(0, padded, prepared.tile):
+        part = slice(start, min(start + prepared.tile, padded))
+        scores: Float32 = work_array("scores", (part.stop - start, count), np.float32)
+        minima: Float32 = work_array("minima", ((part.stop - start) // GROUP, count), np.float32)
+        _scores(shifted, prepared.columns[part], scores)
+        norms, bounds = prepared.norms[part], prepared.bounds[start // GROUP : part.stop // GROUP]
+        group_minima(scores, norms, minima)
+        lower_upper(minima, bounds, reach, upper, *terms)
+        collect(
+            minima, scores, norms, prepared.order[part], bounds, reach, upper, found, lower, length,
+            exact, prepared.centroids, labels, values, first_cluster, *terms,
         )  # fmt: skip
     pair_row: Int64 = work_array("pair rows", (count * _CANDIDATES,), np.int64)
     pair_cluster: Int64 = work_array("pair clusters", (count * _CANDIDATES,), np.int64)
@@ -166,11 +188,21 @@ def _screen_tile(exact: Array, prepared: PreparedCentroids, labels: Int32, value
     pairs = gather_pairs(found, lower, length, upper, pair_row, pair_cluster)
     _pair_values(exact, pair_row[:pairs], prepared.centroids, pair_cluster[:pairs], pair_value[:pairs])
     take_best(pair_row[:pairs], pair_cluster[:pairs], pair_value[:pairs], labels, values, first_cluster)
-    wild = np.flatnonzero(np.isinf(reach))
-    if wild.size:
+    if wild.any():
         some_labels, some_values = labels[wild], values[wild]
         _merge_direct(exact[wild], prepared, some_labels, some_values, first_cluster)
         labels[wild], values[wild] = some_labels, some_values
+
+
+def _scores(shifted: Float32, columns: Float32, scores: Float32) -> None:
+    """The products of each column with each row: (columns, d) and (rows, d) to (columns, rows)."""
+    few = {1: scores_1, 2: scores_2, 3: scores_3}.get(shifted.shape[1])
+    if few is None:
+        np.dot(columns, shifted.T, out=scores)
+        return
+    turned: Float32 = work_array("turned rows", (shifted.shape[1], len(shifted)), np.float32)
+    turned[:] = shifted.T
+    few(turned, columns, scores)
 
 
 def largest_certifiable_dims() -> int:

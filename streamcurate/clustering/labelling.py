@@ -1,0 +1,72 @@
+"""The nearest centroid of every point, whether all centroids fit in memory or only tiles of them do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from streamcurate import kernels
+from streamcurate.clustering.centroids import Centroids, tile_edges
+from streamcurate.clustering.passes import Labelled, LabelPass, TilePass
+from streamcurate.clustering.surroundings import Measured, Surroundings
+from streamcurate.storage import StoredArray, create_array
+from streamcurate.streaming import Output
+
+_CHUNK_ROWS = 1 << 18
+
+
+def label_points(
+    measured: Measured, centroids: Centroids, work: LabelPass, around: Surroundings, outputs: Sequence[Output] = ()
+) -> Labelled:
+    """Run a labels pass with these centroids.
+
+    Parameters
+    ----------
+    measured : Measured
+    centroids : Centroids
+    work : LabelPass
+        What is wanted; its ``outputs`` are those of the pass.
+    around : Surroundings
+    outputs : sequence of Output
+    """
+    executor, points = around.executor, measured.points
+    source = points.source
+    edges = tile_edges(
+        centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
+    )
+    if len(edges) == 2:
+        prepared = kernels.prepare_centroids(centroids.read(0, centroids.rows), around.metric)
+        return executor.run(work, points, prepared, outputs=outputs)
+    columns = label_by_tiles(measured, centroids, edges, around)
+    return executor.run(replace(work, known=True), points, None, columns=columns, outputs=outputs)
+
+
+def label_by_tiles(
+    measured: Measured, centroids: Centroids, edges: Sequence[int], around: Surroundings
+) -> tuple[StoredArray, StoredArray]:
+    """Labels int32 and formula values float64 of every point in scratch, one pass over the points for each tile.
+
+    Each pass compares with the best of the tiles before; the arrays are used in turn, since a pass cannot write what
+    it reads.
+    """
+    points = measured.points
+    folder = around.scratch / around.name / "tiles"
+    folder.mkdir(parents=True, exist_ok=True)
+    columns: tuple[StoredArray, ...] = ()
+    for tile in range(len(edges) - 1):
+        first, last = edges[tile], edges[tile + 1]
+        outputs = tuple(
+            create_array(
+                folder / f"{kind}-{tile % 2}", (points.source.rows,), dtype, _CHUNK_ROWS, durable=False, overwrite=True
+            )
+            for kind, dtype in (("labels", np.int32), ("values", np.float64))
+        )
+        work = TilePass(around.metric, last - first, first, name=f"labels, tile {tile + 1} of {len(edges) - 1}")
+        prepared = kernels.prepare_centroids(centroids.read(first, last), around.metric)
+        around.executor.run(
+            work, points, prepared, columns=columns, outputs=(Output(outputs[0], -1), Output(outputs[1], np.nan))
+        )
+        columns = outputs
+    return columns[0], columns[1]

@@ -1,0 +1,147 @@
+"""``streamcurate inspect``: stores of any origin, runs, and what is neither."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zarr
+
+from streamcurate.cli.main import main
+from streamcurate.config import Config
+from streamcurate.embeddings.ingest import ingest
+from streamcurate.runs.manifest import LevelRecord, Manifest, Sizes, StoreRecord
+
+
+@pytest.fixture(autouse=True)
+def in_folder(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def shown(capsys, *arguments: str) -> str:
+    assert main(["inspect", *arguments]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    return captured.out
+
+
+def values(rows: int = 300) -> np.ndarray:
+    rows_of_norm = np.zeros((rows, 4), np.float16)
+    rows_of_norm[:, 1] = 3
+    return rows_of_norm
+
+
+def test_a_store_as_json(capsys):
+    Path("ids.txt").write_text("".join(f"n{i}\n" for i in range(300)))
+    ingest(values(), "a.zarr", ids="ids.txt", rows_per_chunk=128)
+    store = {"kind": "embeddings", "rows": 300, "dims": 4, "dtype": "float16", "ids": True}
+    assert json.loads(shown(capsys, "a.zarr", "--json")) == store | {"bytes": 2400, "chunk_rows": 128}
+
+
+def test_a_store_in_text(capsys):
+    np.save("a.npy", values())
+    store = ingest("a.npy", "a.zarr")
+    text = shown(capsys, "a.zarr")
+    for part in (
+        "rows         300\n",
+        "float16",
+        "none\n",
+        "3 to 3, median 3 (of 300 rows)",
+        store.fingerprint,
+        "a.npy",
+    ):
+        assert part in text
+
+
+def test_dropped_rows_and_many_sources(capsys):
+    for number in range(8):
+        part = values()
+        part[number] = np.nan
+        np.save(f"{number}.npy", part)
+    ingest("?.npy", "a.zarr", on_bad_row="drop")
+    text = shown(capsys, "a.zarr")
+    assert "8 bad rows" in text
+    assert "and 3 more" in text
+
+
+def test_an_array_made_by_others(capsys):
+    array = values()
+    array[:, 0] = np.nan
+    layout = {"zarr_format": 2, "chunks": (7, 2), "config": {"write_empty_chunks": True}}
+    zarr.create_array("b", shape=array.shape, dtype="f2", **layout)[...] = array
+    assert json.loads(shown(capsys, "b", "--json"))["chunk_rows"] == 7
+    text = shown(capsys, "b")
+    assert "all hold NaN or Inf" in text
+    assert "not made by ingest" in text
+    array[5:, 0] = 4
+    zarr.create_array("b", shape=array.shape, dtype="f2", overwrite=True, **layout)[...] = array
+    assert "5 to 5, median 5 (of 300 rows; 5 of them hold NaN or Inf)" in shown(capsys, "b")
+
+
+def level(clusters: int, rows: int, *warnings: str) -> LevelRecord:
+    return LevelRecord(clusters, rows, 12.5, 1, Sizes(0, 2.5, 9), "k-means++", 7, "d" * 32, warnings)
+
+
+def run(complete: bool) -> None:
+    Path("run").mkdir(exist_ok=True)
+    config = Config.from_mapping({"seed": 3, "metric": "cosine", "levels": [{"clusters": 40}, {"clusters": 5}]})
+    manifest = Manifest.begin(config, StoreRecord("/data/a.zarr", 300, 4, "float16", "f" * 32))
+    manifest = manifest.with_level(level(40, 300))
+    if complete:
+        manifest = manifest.with_level(level(5, 39, "one cluster holds 62 % of the rows")).finished("e" * 32)
+    manifest.write("run")
+
+
+def test_a_run_as_json(capsys):
+    run(complete=True)
+    sizes = {"min": 0, "median": 2.5, "max": 9}
+    assert json.loads(shown(capsys, "run", "--json")) == {
+        "kind": "run",
+        "complete": True,
+        "digest": "e" * 32,
+        "seed": 3,
+        "metric": "cosine",
+        "levels": [
+            {"clusters": 40, "rows": 300, "inertia": 12.5, "empty": 1, "sizes": sizes},
+            {"clusters": 5, "rows": 39, "inertia": 12.5, "empty": 1, "sizes": sizes},
+        ],
+        "warnings": ["level 2: one cluster holds 62 % of the rows"],
+    }
+
+
+def test_a_run_in_text(capsys):
+    run(complete=False)
+    text = shown(capsys, "run")
+    assert "no; give the same cluster command again" in text
+    assert "40 clusters of 300 rows, inertia 12.5, 1 empty, sizes 0 to 9, median 2.5" in text
+    assert "level 2" not in text
+    run(complete=True)
+    text = shown(capsys, "run/")
+    assert "warning   level 2: one cluster holds 62 % of the rows" in text
+    assert "e" * 32 in text
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("absent", "absent: no such file or folder"),
+        ("folder", "folder: a folder, but neither a Zarr array nor a Zarr group"),
+        ("x.npy", "ingest it: streamcurate ingest x.npy x.zarr"),
+        ("broken", "broken/run.json: is no JSON"),
+        ("a.zarr.partial", "a.zarr.partial: an unfinished ingest"),
+    ],
+)
+def test_what_is_neither(capsys, name, message):
+    for folder in ("folder", "broken", "a.zarr.partial"):
+        Path(folder).mkdir()
+    Path("broken/run.json").write_text("{")
+    Path("a.zarr.partial/job.json").write_text("{}")
+    np.save("x.npy", values())
+    for arguments in ([name], [name, "--json"]):
+        assert main(["inspect", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert message in captured.err
