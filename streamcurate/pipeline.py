@@ -22,7 +22,7 @@ from streamcurate.clustering.hierarchy import build_level, check_usable, measure
 from streamcurate.clustering.surroundings import Surroundings
 from streamcurate.config import Config, Level, parse_levels
 from streamcurate.embeddings.fingerprint import unit_rows
-from streamcurate.embeddings.snapshot import Snapshot, stamps_of
+from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot, stamps_of
 from streamcurate.embeddings.store import Embeddings, as_embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
 from streamcurate.errors import ConfigError, DataError, InputError, RunError
@@ -58,7 +58,6 @@ from streamcurate.streaming import MemoryBudget, Points, ProgressListener, Seria
 from streamcurate.tree import TREE_NAME, LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
 from streamcurate.version import __version__
 
-SNAPSHOT_NAME = "store.json"
 _CHECKPOINTS = "checkpoints"
 _BUILDING = "building"
 _SCRATCH = "scratch"

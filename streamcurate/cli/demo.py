@@ -32,7 +32,7 @@ def command(folder: str, quiet: bool) -> None:
     place = prepare_folder(folder)
     set_resume_hint(f"what is done is kept in {folder}; give the same command again to go on")
     if not quiet:
-        click.echo("The first run on a machine compiles the kernels, which takes about 20 seconds.", err=True)
+        click.echo("The first run on a machine compiles the kernels, which takes some seconds more.", err=True)
     done: list[Curated] = []
     for make_pool in POOLS:
         pool = make_pool()
@@ -56,9 +56,10 @@ def result_lines(curated: Curated) -> list[str]:
         (f"{pool.size:,} balanced", pool.counts(curated.selection.rows), curated.after),
     ]
     width = max(len(f"{count:,}") for _, counts, _ in table for count in counts)
+    head = f"rows of each {pool.group_word}"
     lines = [
         f"{pool.title}: KL to even shares {curated.before:.3f} → {curated.after:.3f}  ({curated.seconds:.0f} s)",
-        f"  {f'rows of each {pool.group_word}':<20}" + "".join(f"  {name:>{width}}" for name in _short(pool.group_names)),
+        f"  {head:<20}" + "".join(f"  {name:>{width}}" for name in _short(pool.group_names)),
     ]
     for label, counts, value in table:
         lines.append(f"  {label:<20}" + "".join(f"  {count:>{width},}" for count in counts) + f"   KL {value:.3f}")

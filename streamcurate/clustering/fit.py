@@ -103,11 +103,11 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
             if len(rows) < level.clusters:
                 text = (
                     f"level {around.level}: resampling step {step} kept {len(rows):,} points, fewer than the "
-                    f"{level.clusters:,} clusters, and was skipped"
+                    f"{level.clusters:,} clusters; it was skipped, and so were later ones, which would keep the same"
                 )
                 warnings += (text,)
                 around.emit(Warned(text=text, level=around.level))
-                continue
+                break
             blocks = (rows[first : first + (1 << 16)] for first in range(0, len(rows), 1 << 16))
             array = gather(measured.points.source, blocks, len(rows), at.scratch / at.name / "kept")
             chosen = measured.part(Points.all_of(held(StoredRows(array), at)))

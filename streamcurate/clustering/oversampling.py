@@ -107,7 +107,8 @@ class _DrawPass:
         return [block.rows[drawn]], ()
 
     def combine(self, total: list[NDArray[np.int64]], part: list[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
-        return total + part
+        total.extend(part)
+        return total
 
     def finalize(self, total: list[NDArray[np.int64]] | None) -> NDArray[np.int64]:
         return np.sort(np.concatenate(total)) if total else np.empty(0, dtype=np.int64)

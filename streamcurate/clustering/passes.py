@@ -67,8 +67,9 @@ class StatisticsPass:
     def combine(
         self, total: tuple[Statistics, dict[int, str]], part: tuple[Statistics, dict[int, str]]
     ) -> tuple[Statistics, dict[int, str]]:
-        """Both together."""
-        return total[0].combine(part[0]), total[1] | part[1]
+        """Both together; adds into ``total``'s checksums, of which there may be hundreds of thousands."""
+        total[1].update(part[1])
+        return total[0].combine(part[0]), total[1]
 
     def finalize(self, total: tuple[Statistics, dict[int, str]] | None) -> tuple[Statistics, list[str]]:
         """The statistics, and the checksums in the units' order."""
@@ -292,10 +293,10 @@ class LabelPass:
         """Centroids as given and as prepared, the kept points; for each row label, value, distance, key."""
         kept = self.clusters * (16 + 16 * self.keep)
         if self.known:
-            return Cost(fixed_bytes=kept, row_bytes=96)
+            return Cost(fixed_bytes=kept, thread_bytes=16 * self.clusters, row_bytes=96)
         return Cost(
             fixed_bytes=kept + 4 * dims * self.clusters + kernels.prepared_centroids_bytes(self.clusters, dims),
-            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
+            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters) + 16 * self.clusters,
             row_bytes=96,
             row_operations=2 * dims * self.clusters,
         )

@@ -136,7 +136,8 @@ class _EncodePass:
         return [(block.start, self.space.encode(block.values), block.rows)], ()
 
     def combine(self, total: list[_Encoded], part: list[_Encoded]) -> list[_Encoded]:
-        return total + part
+        total.extend(part)
+        return total
 
     def finalize(self, total: list[_Encoded] | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
         ordered = sorted(total or [], key=lambda part: part[0])

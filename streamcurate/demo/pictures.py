@@ -36,14 +36,14 @@ def draw_picture(curated: Curated) -> bytes:
 
 def _rings(curated: Curated) -> Figure:
     pool = curated.pool
-    figure = Figure(figsize=(10.5, 3.1), layout="constrained")
+    figure = Figure(figsize=(10.5, 2.5), layout="constrained")
     panels = (
-        ("all", None, f"{len(pool.rows):,} points", curated.before, 0.6),
-        ("random", curated.at_random, f"{pool.size:,} at random", curated.random, 2.5),
-        ("balanced", curated.selection.rows, f"{pool.size:,} drawn by streamcurate", curated.after, 2.5),
+        (None, f"{len(pool.rows):,} points", curated.before, 0.6),
+        (curated.at_random, f"{pool.size:,} at random", curated.random, 2.5),
+        (curated.selection.rows, f"{pool.size:,} drawn by streamcurate", curated.after, 2.5),
     )
     colours = np.array(_RINGS)
-    for axes, (_, rows, title, value, size) in zip(figure.subplots(1, 3), panels, strict=True):
+    for axes, (rows, title, value, size) in zip(figure.subplots(1, 3), panels, strict=True):
         points = pool.rows if rows is None else pool.rows[rows]
         groups = pool.groups if rows is None else pool.groups[rows]
         axes.scatter(points[:, 0], points[:, 1], s=size, c=colours[groups], linewidths=0)
@@ -74,9 +74,7 @@ def _digits(curated: Curated) -> Figure:
     return figure
 
 
-def _grid(
-    axes: Axes, images: NDArray[np.float32], groups: NDArray[np.int64], rows: NDArray[np.int64]
-) -> None:
+def _grid(axes: Axes, images: NDArray[np.float32], groups: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
     """The images of the rows, sorted by group."""
     ordered = rows[np.argsort(groups[rows], kind="stable")]
     lines = -(-len(ordered) // _COLUMNS)

@@ -12,6 +12,10 @@ from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import RunError, StoreError
 from streamcurate.files import write_json
 
+SNAPSHOT_NAME = "store.json"
+# Units of 4 MiB read where a store's files look changed, the first and the last among them.
+_SAMPLES = 16
+
 
 @dataclass(frozen=True)
 class Snapshot:
@@ -97,7 +101,24 @@ class Snapshot:
                     units.update(range(start // step, -(-stop // step)))
         else:
             units.update(range(len(self.digests)))
-        for unit in sorted(units):
+        self._compare(embeddings, sorted(units))
+        return replace(self, stamps=now)
+
+    def spot_check(self, embeddings: Embeddings) -> None:
+        """Make sure at little cost that these are the embeddings: where files differ in size or time, read samples.
+
+        Raises
+        ------
+        StoreError
+            A sample differs.
+        """
+        if stamps_of(embeddings) != self.stamps:
+            count = len(self.digests)
+            self._compare(embeddings, sorted({index * (count - 1) // _SAMPLES for index in range(_SAMPLES + 1)}))
+
+    def _compare(self, embeddings: Embeddings, units: list[int]) -> None:
+        step = unit_rows(embeddings.dims, embeddings.dtype)
+        for unit in units:
             if unit_digests_of(embeddings, [unit])[0] != self.digests[unit]:
                 first = unit * step
                 last = min(first + step, embeddings.rows) - 1
@@ -106,7 +127,6 @@ class Snapshot:
                     f"(chunk {first // embeddings.chunk_rows}) hold other values now; "
                     "put the store back, or begin a new run elsewhere"
                 )
-        return replace(self, stamps=now)
 
 
 def stamps_of(embeddings: Embeddings) -> tuple[tuple[int, int], ...]:

@@ -137,7 +137,6 @@ class StoreWriter:
         if self._ids is not None and self._ids_written < total:
             self._write_ids(total - self._ids_written)
         update_group_attributes(self._partial.store, attributes | {"fingerprint": self._fingerprint.result()})
-        remove_leftovers(self._partial.store)
         sync_metadata(self._partial.store)
 
     def _commit(self, after: Progress) -> None:

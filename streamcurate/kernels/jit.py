@@ -21,4 +21,7 @@ def compiled(function: _Function) -> _Function:
     the source is the order that runs. ``error_model="numpy"`` leaves out the checks for division by zero, which would
     keep loops from being vectorised.
     """
-    return cast(_Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    try:
+        return cast(_Function, numba.njit(nogil=True, cache=True, error_model="numpy")(function))
+    except RuntimeError:  # neither the package's folder nor the user's cache can be written: compile in each process
+        return cast(_Function, numba.njit(nogil=True, error_model="numpy")(function))

@@ -16,12 +16,12 @@ from typing import Any
 import numpy as np
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.codecs import BytesCodec, ShardingCodec
 from zarr.storage import LocalStore
 
 from streamcurate.errors import InputError, StoreError
 from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_json
 from streamcurate.storage.groups import _open, node_kind
+from streamcurate.storage.layout import is_raw, shard_fault
 
 # Below this share of rows wanted in a range, single rows are fetched one by one instead of the whole range.
 _SPARSE_SHARE = 1 / 16
@@ -53,11 +53,10 @@ class StoredArray:
         self._durable = durable
         chunks = array.shards or array.chunks
         self.chunk_rows: int = max(int(chunks[0]), 1)
-        self._chunk_tail = tuple(int(size) for size in chunks[1:])
         self._column_chunks = tuple(
             -(-size // max(width, 1)) for size, width in zip(self.shape[1:], chunks[1:], strict=True)
         )
-        self._raw = _is_raw(array, self._column_chunks)
+        self._raw = is_raw(array, self._column_chunks)
         self._lock = threading.Lock()
         self._decoded: tuple[int, NDArray[Any]] | None = None
 
@@ -244,47 +243,18 @@ class StoredArray:
         for file in self._chunk_files(chunk):
             if not os.path.exists(file):
                 raise self._absent(chunk, file)
-        self._check_shards(chunk)
         first = chunk * self.chunk_rows
+        rows = min(self.rows - first, self.chunk_rows)
+        for column, file in zip(np.ndindex(*self._column_chunks), self._chunk_files(chunk), strict=True):
+            if fault := shard_fault(self.zarr, file, rows, column):
+                raise StoreError(f"{self._describe(chunk)}: {file} {fault}; restore it or ingest again")
         try:
-            return np.asarray(self.zarr[first : min(first + self.chunk_rows, self.rows)])
+            return np.asarray(self.zarr[first : first + rows])
         except Exception as error:  # each codec has its own errors for damaged input
             raise StoreError(
                 f"{self._describe(chunk)} cannot be decoded ({type(error).__name__}: {error}); "
                 "restore it or ingest again"
             ) from error
-
-    def _check_shards(self, chunk: int) -> None:
-        """Inside a shard an absent inner chunk has the offset 2**64 - 1 in the index (Zarr v3 sharding-indexed)."""
-        codecs: tuple[Any, ...] = getattr(self.zarr.metadata, "codecs", ())
-        if not (len(codecs) == 1 and isinstance(codecs[0], ShardingCodec)):
-            return
-        inner = self.zarr.chunks
-        counts = [-(-size // width) for size, width in zip((self.chunk_rows, *self._chunk_tail), inner, strict=True)]
-        entries = int(np.prod(counts))
-        checksum = 4 if any(type(codec).__name__ == "Crc32cCodec" for codec in codecs[0].index_codecs) else 0
-        at_end = codecs[0].index_location.value == "end"
-        rows_here = min(self.rows - chunk * self.chunk_rows, self.chunk_rows)
-        for column, file in zip(np.ndindex(*self._column_chunks), self._chunk_files(chunk), strict=True):
-            with open(file, "rb") as shard:
-                size, length = os.fstat(shard.fileno()).st_size, entries * 16 + checksum
-                if size < length:
-                    raise StoreError(
-                        f"{self._describe(chunk)} is truncated: {file} holds {size:,} bytes, and its index alone "
-                        f"{length:,}; restore it or ingest again"
-                    )
-                shard.seek(size - length if at_end else 0)
-                index = np.frombuffer(shard.read(entries * 16), dtype="<u8").reshape(*counts, 2)
-            needed = [-(-rows_here // inner[0])]
-            for axis, position in enumerate(column):
-                width = min(self.shape[1 + axis] - position * self._chunk_tail[axis], self._chunk_tail[axis])
-                needed.append(-(-width // inner[1 + axis]))
-            used = index[tuple(slice(count) for count in needed)]
-            if (used[..., 0] == np.uint64(2**64 - 1)).any():
-                raise StoreError(
-                    f"{self._describe(chunk)} lacks part of its shard {file}; restore it, or ingest again "
-                    "(all-zero chunks must be written, not left out)"
-                )
 
     def _write_raw(self, chunk: int, values: NDArray[Any]) -> None:
         file = next(self._chunk_files(chunk))
@@ -403,20 +373,3 @@ def local_path(array: Any) -> str | None:
     if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
         return None
     return os.path.join(array.store.root, array.path)
-
-
-def _is_raw(array: zarr.Array[Any], column_chunks: tuple[int, ...]) -> bool:
-    """Whether a chunk's file holds the rows' own bytes: no codec but little-endian, C order, columns unchunked."""
-    dtype = array.dtype
-    if dtype.kind not in "iufb" or any(count != 1 for count in column_chunks):
-        return False
-    if any(width != size for width, size in zip((array.shards or array.chunks)[1:], array.shape[1:], strict=True)):
-        return False
-    metadata = array.metadata
-    if metadata.zarr_format == 2:
-        plain = not metadata.filters and metadata.compressor is None and metadata.order == "C"
-        return plain and dtype.newbyteorder("=") == dtype
-    codecs = metadata.codecs
-    if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
-        return False
-    return dtype.itemsize == 1 or (codecs[0].endian is not None and codecs[0].endian.value == "little")

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import Embeddings, open_embeddings
 from streamcurate.errors import InputError, RunError
 from streamcurate.runs.digest import Digest
@@ -81,7 +82,7 @@ class Tree:
         Raises
         ------
         InputError
-            A store lies there, but of another shape.
+            A store lies there, but of another shape or with other values.
         """
         store = self.manifest.store
         if not store.path or not os.path.exists(store.path):
@@ -92,6 +93,9 @@ class Tree:
                 f"{store.path}: has {found.rows:,} rows of {found.dims} dims, the tree in {self.path} was built from "
                 f"{store.rows:,} of {store.dims}; put the store back that it was built from"
             )
+        snapshot = Snapshot.read(Path(self.path) / SNAPSHOT_NAME)
+        if snapshot is not None:
+            snapshot.spot_check(found)
         return found
 
     def rows_under(self) -> list[NDArray[np.int64]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import dask.array as da
 import numpy as np
@@ -16,7 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcurate.embeddings import fingerprint
-from streamcurate.embeddings import ingest as ingest_module
 from streamcurate.embeddings.fingerprint import FingerprintBuilder
 from streamcurate.embeddings.ingest import ingest
 from streamcurate.embeddings.sources import base
@@ -298,7 +299,12 @@ def begin(folder: Path, blocks: int, monkeypatch, **options):
 
 @pytest.mark.parametrize("blocks", range(12))
 def test_goes_on_where_it_stopped(tmp_path, monkeypatch, blocks):
+    # Fingerprint units of 4 and of 16 rows: smaller and larger than a chunk of 8.
+    monkeypatch.setattr(fingerprint, "UNIT_BYTES", (64, 256)[blocks % 2])
     settings = begin(tmp_path, blocks, monkeypatch)
+    leftover = tmp_path / "e.zarr.partial" / "store" / "embeddings" / "c" / "0.1.writing"
+    leftover.parent.mkdir(exist_ok=True)
+    leftover.touch()
     assert open_partial(tmp_path)["rows"] == (5 * (blocks + 1) - (blocks >= 1) - (blocks >= 7)) // 8 * 8
     reads: list[int] = []
     listener = Listener()
@@ -317,6 +323,7 @@ def test_goes_on_where_it_stopped(tmp_path, monkeypatch, blocks):
     for path, data in same.items():
         assert (tmp_path / "other.zarr" / path).read_bytes() == data
     assert len(same) == 8
+    assert not list((tmp_path / "e.zarr").rglob("*.writing"))
 
 
 def open_partial(folder: Path) -> dict[str, int]:
@@ -394,7 +401,7 @@ def test_a_source_changed_while_it_is_read(tmp_path):
 
 
 def test_a_disk_too_small_is_told_before_anything_is_written(tmp_path, monkeypatch):
-    monkeypatch.setattr(ingest_module, "free_bytes", lambda _: 100)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=100))
     with pytest.raises(DiskFullError, match="needs 160 more bytes, and 100 are free"):
         ingest(matrix(10), tmp_path / "e.zarr")
     assert left_in(tmp_path) == []

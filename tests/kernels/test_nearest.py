@@ -180,9 +180,19 @@ def test_few_pairs_are_rescored(monkeypatch):
     assert sum(seen) < 1.05 * 800
 
 
-def test_threads_keep_their_work_apart_and_within_the_bytes_said():
-    x, c = make(_gaussian, 1, 3000, 700, 48, np.float16)
-    prepared = kernels.prepare_centroids(c, "cosine")
+@pytest.mark.parametrize(
+    ("rows", "dims", "clusters", "metric"),
+    [
+        (3000, 48, 700, "cosine"),
+        (5000, 2, 3000, "l2"),
+        (5000, 300, 12, "l2"),
+        (400, 2000, 30, "cosine"),
+        (9, 5, 3, "l2"),
+    ],
+)
+def test_threads_keep_their_work_apart_and_within_the_bytes_said(rows, dims, clusters, metric):
+    x, c = make(_gaussian, 1, rows, clusters, dims, np.float16)
+    prepared = kernels.prepare_centroids(c, metric)
     expected = kernels.nearest(x, prepared)
     barrier = threading.Barrier(3)
 
@@ -195,7 +205,22 @@ def test_threads_keep_their_work_apart_and_within_the_bytes_said():
         for answer, nbytes in pool.map(work, range(3)):
             np.testing.assert_array_equal(answer[0], expected[0])
             np.testing.assert_array_equal(answer[1], expected[1])
-            assert 0 < nbytes <= kernels.nearest_workspace_bytes(3000, 48, 700)
+            assert 0 < nbytes <= kernels.nearest_workspace_bytes(rows, dims, clusters)
+
+
+def test_arrays_that_cannot_be_written_are_read():
+    x, c = make(_gaussian, 2, 300, 200, 12, np.float16)
+    expected = kernels.nearest(x, kernels.prepare_centroids(c, "cosine"))
+    x.setflags(write=False)
+    c.setflags(write=False)
+    labels, values = kernels.nearest(x, kernels.prepare_centroids(c, "cosine"))
+    np.testing.assert_array_equal(labels, expected[0])
+    labels.setflags(write=False)
+    seen = kernels.statistics(x, "cosine")
+    kernels.cluster_sums(x, labels, "cosine", seen.fixed_point("cosine"), 200)
+    kernels.quantise(x, kernels.Quantiser.for_statistics(seen, "cosine"), "cosine")
+    values.setflags(write=False)
+    kernels.ExactTotal.scale(4.0, 300).add(values)
 
 
 @pytest.mark.parametrize(("rows", "dims", "clusters"), [(10**6, 384, 10**6), (10**6, 2, 5000), (10**6, 4096, 100)])
@@ -217,3 +242,5 @@ def test_other_dims_are_refused():
         kernels.nearest(np.zeros((2, 5), np.float32), prepared)
     with pytest.raises(ValueError, match="at least one centroid"):
         kernels.prepare_centroids(np.zeros((0, 4), np.float32), "l2")
+    with pytest.raises(ValueError, match="holds up to 1048576"):
+        kernels.prepare_centroids(np.zeros((1, 2**20 + 1), np.float32), "l2")

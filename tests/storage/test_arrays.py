@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from zarr.codecs import BytesCodec, GzipCodec, TransposeCodec, ZstdCodec
+from zarr.codecs import BytesCodec, GzipCodec, ShardingCodec, TransposeCodec, ZstdCodec
 
 from streamcurate.errors import DiskFullError, InputError, StoreError
 from streamcurate.storage import create_array, create_group, local_path, open_array, set_rows
@@ -159,10 +160,24 @@ def test_a_hole_in_a_shard_is_an_error(tmp_path, where):
     values[2:4] = 0
     shards = {"shape": (6, DIMS), "index_location": where}
     v3(tmp_path / "a", values, (2, DIMS), shards=shards, config={"write_empty_chunks": False})
-    with pytest.raises(StoreError, match="lacks part of its shard"):
+    with pytest.raises(StoreError, match="lacks some of its chunks"):
         open_array(tmp_path / "a").read(0, 1)
     # The last shard's chunks beyond the array's end are rightly absent.
     np.testing.assert_array_equal(open_array(tmp_path / "a").read(6, ROWS), values[6:])
+
+
+def test_shards_inside_other_codecs_are_refused(tmp_path):
+    """Their index is out of reach, and zarr would read a hole as zeros."""
+    codec = ShardingCodec(chunk_shape=(2, DIMS))
+    for name, options in (
+        ("outer", {"serializer": codec, "compressors": ZstdCodec()}),
+        ("nested", {"serializer": ShardingCodec(chunk_shape=(4, DIMS), codecs=[codec])}),
+    ):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr advises against it too
+            v3(tmp_path / name, values_of("float32", 24), (8, DIMS), **options)
+            with pytest.raises(StoreError, match="has shards inside other codecs"):
+                open_array(tmp_path / name).read(0, 1)
 
 
 def test_what_is_no_array(tmp_path):

@@ -33,8 +33,6 @@ than any centroid) could overflow float32; they go through the formula with all 
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from streamcurate.kernels.cpu.direct import direct_bytes, direct_nearest
@@ -203,8 +201,3 @@ def _scores(shifted: Float32, columns: Float32, scores: Float32) -> None:
     turned: Float32 = work_array("turned rows", (shifted.shape[1], len(shifted)), np.float32)
     turned[:] = shifted.T
     few(turned, columns, scores)
-
-
-def largest_certifiable_dims() -> int:
-    """Dims up to which the error bound's assumptions (gamma_d <= 0.1, 1e-9 for float64 norms) hold."""
-    return math.floor(0.09 * 2**24)

@@ -14,9 +14,12 @@ from streamcurate.kernels.prepared_centroids import PreparedCentroids
 LARGEST_TILE = 2048
 """Most columns of one tile of scores. Larger tiles gain nothing in the matrix product (measured 256 to 4096)."""
 
-# Up to so many clusters x (dims + 3) the formula over all pairs beats screening (measured, one thread: 80 to 300 clusters
-# at 1 to 8 dims, 60 at 16, 16 at 64, 2 at 384).
+# Up to so many clusters x (dims + 3) the formula over all pairs beats screening (measured, one thread: 100 to 300
+# clusters at 8 to 1 dims, 60 at 16, 16 at 64, 2 at 384).
 DIRECT_WORK = 1200
+
+# Up to here (d + 4) 2^-24 <= 0.07 and float64 norms err by less than 1e-9, as the error bound of the search assumes.
+LARGEST_DIMS = 2**20
 
 
 @compiled
@@ -86,6 +89,8 @@ def prepare_centroids(centroids: Float32, metric: str) -> PreparedCentroids:
     clusters, dims = centroids.shape
     if clusters == 0 or dims == 0:
         raise ValueError(f"centroids have shape {centroids.shape}; at least one centroid of one dim is needed")
+    if dims > LARGEST_DIMS:
+        raise ValueError(f"centroids have {dims} dims; the search's error bound holds up to {LARGEST_DIMS}")
     tile, padded = _layout(clusters)
     if clusters * (dims + 3) <= DIRECT_WORK:
         none32, none64 = np.empty(0, np.float32), np.empty(0, np.float64)

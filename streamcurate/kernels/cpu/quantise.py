@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 _TILE_BYTES = 2**21
 # 1040 127^2 < 2^24: any partial sum of so many products of two 8-bit integers is exact in float32, in any order.
 _EXACT_COLUMNS = 1040
+# Products of a tile (2 MiB) are still in cache when they are turned into distances.
+_TILE_ROWS = 512
+_TILE_OTHERS = 1024
 
 
 @compiled
@@ -39,10 +42,14 @@ def _int8_to_float32(integers: Array, values: Float32, squared: Int64) -> None:
 
 
 @compiled
-def _subtract_products(products: Float32, distances: Int64) -> None:
+def _place_distances(products: Float32, left: Int64, right: Int64, add: bool, distances: Int64) -> None:
     for i in range(products.shape[0]):
-        for j in range(products.shape[1]):
-            distances[i, j] -= 2 * np.int64(np.int32(products[i, j]))
+        if add:
+            for j in range(products.shape[1]):
+                distances[i, j] += left[i] + right[j] - 2 * np.int64(np.int32(products[i, j]))
+        else:
+            for j in range(products.shape[1]):
+                distances[i, j] = left[i] + right[j] - 2 * np.int64(np.int32(products[i, j]))
 
 
 @compiled
@@ -80,31 +87,33 @@ def quantised_distances(rows: Array, others: Array) -> Int64:
     """|a - b|^2 between int8 rows (m, d) and (b, d), exactly, through float32 matrix products; (m, b) int64.
 
     Columns are taken in pieces of 1040, whose products are exact in float32 whatever the order and the instructions.
-    Besides the result, work buffers of at most 512 b 4 + (512 + b) 1040 4 bytes.
+    Besides the result, at most 9 MiB of work buffers.
     """
     for array in (rows, others):
         if array.dtype != np.int8 or array.ndim != 2 or array.shape[1] != rows.shape[1]:
             raise ValueError(f"{array.dtype} rows of shape {array.shape}; both must be int8 with equal dims")
     rows, others = np.ascontiguousarray(rows), np.ascontiguousarray(others)
     dims = rows.shape[1]
-    distances = np.zeros((len(rows), len(others)), dtype=np.int64)
-    step = 512
-    for first in range(0, dims, _EXACT_COLUMNS):
-        columns = slice(first, min(first + _EXACT_COLUMNS, dims))
-        width = columns.stop - first
-        right: Float32 = work_array("int8 others", (len(others), width), np.float32)
-        right_squared = np.zeros(len(others), dtype=np.int64)
-        _int8_to_float32(others[:, columns], right, right_squared)
-        for start in range(0, len(rows), step):
-            part = slice(start, min(start + step, len(rows)))
-            left: Float32 = work_array("int8 rows", (part.stop - start, width), np.float32)
-            left_squared = np.zeros(len(left), dtype=np.int64)
-            _int8_to_float32(rows[part, columns], left, left_squared)
-            products: Float32 = work_array("int8 products", (len(left), len(others)), np.float32)
-            np.dot(left, right.T, out=products)
-            distances[part] += left_squared[:, None] + right_squared
-            _subtract_products(products, distances[part])
+    distances = np.empty((len(rows), len(others)), dtype=np.int64)
+    for start in range(0, len(rows), _TILE_ROWS):
+        part = slice(start, min(start + _TILE_ROWS, len(rows)))
+        for begin in range(0, len(others), _TILE_OTHERS):
+            tile = slice(begin, min(begin + _TILE_OTHERS, len(others)))
+            for first in range(0, dims, _EXACT_COLUMNS):
+                columns = slice(first, min(first + _EXACT_COLUMNS, dims))
+                left, left_squared = _as_float32(rows[part, columns], "rows")
+                right, right_squared = _as_float32(others[tile, columns], "others")
+                products: Float32 = work_array("int8 products", (len(left), len(right)), np.float32)
+                np.dot(left, right.T, out=products)
+                _place_distances(products, left_squared, right_squared, first > 0, distances[part, tile])
     return distances
+
+
+def _as_float32(integers: Array, name: str) -> tuple[Float32, Int64]:
+    values: Float32 = work_array(f"int8 {name}", integers.shape, np.float32)
+    squared = np.zeros(len(integers), dtype=np.int64)
+    _int8_to_float32(integers, values, squared)
+    return values, squared
 
 
 def unit_float32(rows: Array) -> Float32:

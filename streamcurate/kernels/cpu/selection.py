@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streamcurate.kernels.cpu.grouping import group_by_label
 from streamcurate.kernels.jit import compiled
 from streamcurate.kernels.metric import Float32, Int32, Int64, UInt64
 from streamcurate.kernels.nearest_selection import NearestSelection
@@ -125,13 +126,7 @@ def smallest_per_cluster(labels: Int32, keys: UInt64, rows: Int64, r: int, clust
         raise ValueError(f"r is {r}; at least one row of each cluster is selected")
     if not (labels.shape == keys.shape == rows.shape and labels.ndim == 1):
         raise ValueError(f"labels, keys and rows have shapes {labels.shape}, {keys.shape} and {rows.shape}")
-    if labels.size and (labels.max() >= clusters or labels.min() < -1):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; there are {clusters} clusters")
-    order = np.argsort(labels, kind="stable")
-    order = order[int(np.searchsorted(labels[order], 0)) :]
-    ordered = labels[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
-    starts = np.append(first, len(order)).astype(np.int64)
+    ids, starts, order = group_by_label(labels, clusters)
     held = np.minimum(np.diff(starts), r)
     offsets = np.cumsum(held) - held
     kept = int(held.sum())
@@ -139,4 +134,4 @@ def smallest_per_cluster(labels: Int32, keys: UInt64, rows: Int64, r: int, clust
     keys = np.ascontiguousarray(keys, dtype=np.uint64)
     rows = np.ascontiguousarray(rows, dtype=np.int64)
     _select(order, starts, keys, rows, offsets, held, out_keys, out_rows)
-    return NearestSelection(clusters, r, ordered[first].astype(np.int64), held, offsets, out_keys, out_rows)
+    return NearestSelection(clusters, r, ids, held, offsets, out_keys, out_rows)

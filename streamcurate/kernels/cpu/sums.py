@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from streamcurate.kernels.cpu.grouping import group_by_label
 from streamcurate.kernels.cpu.rows import formula_rows
 from streamcurate.kernels.fixed_point import UNIT_QUANTUM, FixedPoint
 from streamcurate.kernels.jit import compiled
@@ -122,18 +123,12 @@ def cluster_sums(rows: Array, labels: Int32, metric: str, fixed_point: FixedPoin
     dims = rows.shape[1]
     if labels.shape != (len(rows),):
         raise ValueError(f"labels have shape {labels.shape}; there are {len(rows)} rows")
-    if labels.size and (labels.max() >= clusters or labels.min() < -1):
-        raise ValueError(f"labels run from {labels.min()} to {labels.max()}; there are {clusters} clusters")
     if len(rows) > fixed_point.rows:
         raise ValueError(f"{len(rows)} rows; the sums were laid out for {fixed_point.rows}")
     if metric == "cosine" and fixed_point.lowest != UNIT_QUANTUM:
         raise ValueError("unit rows are summed in multiples of 2^-60: use FixedPoint.for_unit_rows")
-    order = np.argsort(labels, kind="stable")
-    order = order[int(np.searchsorted(labels[order], 0)) :]
-    ordered = labels[order]
-    first = np.flatnonzero(np.diff(ordered, prepend=-1))
-    ids = ordered[first].astype(np.int64)
-    counts = np.diff(first, append=len(ordered))
+    ids, starts, order = group_by_label(labels, clusters)
+    counts = np.diff(starts)
     slots = np.repeat(np.arange(len(ids), dtype=np.int64), counts)
     limbs = np.zeros((fixed_point.limbs, len(ids), dims), dtype=np.int64)
     quanta = np.array([fixed_point.quantum(limb) for limb in range(fixed_point.limbs)])
@@ -145,7 +140,7 @@ def cluster_sums(rows: Array, labels: Int32, metric: str, fixed_point: FixedPoin
     for start in range(0, len(order), step):
         taken = formula_rows(rows[order[start : start + step]], metric)
         _add_rows(taken, slots[start : start + step], 1.5 * 2.0**52 * quanta, 1.0 / quanta, most, sums, limbs)
-    return ClusterSums(fixed_point, clusters, ids, limbs, counts.astype(np.int64))
+    return ClusterSums(fixed_point, clusters, ids, limbs, counts)
 
 
 @compiled
