@@ -42,12 +42,9 @@ class TestPlane:
     def test_bands_of_one_seed(self, paper_2d) -> None:
         rows = paper_2d.points(0)
         assert 0.92 < paper_2d.divergence_from_uniform(rows) < 0.99
-        found = [
-            paper_2d.divergence_from_uniform(
-                sc.cluster(rows, levels=paper_2d.levels(name, 3), seed=0).levels[-1].centroids[:]
-            )
-            for name in ("300", "1500, 300", "3000, 1000, 300", paper_2d.RESAMPLED)
-        ]
+        names = ("300", "1500, 300", "3000, 1000, 300", paper_2d.RESAMPLED)
+        trees = [sc.cluster(rows, levels=paper_2d.levels(name, 3), seed=0) for name in names]
+        found = [paper_2d.divergence_from_uniform(tree.levels[-1].centroids[:]) for tree in trees]
         assert 0.30 <= found[0] <= 0.40
         assert all(above > below for above, below in itertools.pairwise(found))
         # Three refits here, nine in the whole table.

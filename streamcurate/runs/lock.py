@@ -73,10 +73,16 @@ class RunLock:
 
     def release(self) -> None:
         """Give the lock back. Once is enough; more does no harm."""
+        descriptor = self._forget()
+        if descriptor is not None:
+            # Unlocked, not just closed: a child forked a moment ago may not have closed its copy yet.
+            fcntl.flock(descriptor, fcntl.LOCK_UN)
+            os.close(descriptor)
+
+    def _forget(self) -> int | None:
         _held.discard(self)
         descriptor, self._descriptor = self._descriptor, None
-        if descriptor is not None:
-            os.close(descriptor)
+        return descriptor
 
     def _lock(self, descriptor: int) -> None:
         try:
@@ -113,7 +119,9 @@ _held: weakref.WeakSet[RunLock] = weakref.WeakSet()
 
 def _let_go_in_child() -> None:
     for lock in list(_held):
-        lock.release()
+        descriptor = lock._forget()
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 os.register_at_fork(after_in_child=_let_go_in_child)
