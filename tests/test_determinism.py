@@ -11,12 +11,11 @@ import zarr
 
 import streamcurate as sc
 from streamcurate.clustering import centroids, fit, members, sample_rows, split
-from streamcurate.kernels.cpu import screen
 from streamcurate.storage import create_array, create_group
 from streamcurate.streaming import MemoryBudget, budget, shuffle
 from streamcurate.streaming.shuffle import SortedRecords
 
-ROWS, DIMS = 1200, 6
+ROWS, DIMS = 800, 6
 
 LEVELS = {
     "resampled": [sc.Level(40, resampling=sc.Resampling(2, 3)), sc.Level(8, resampling=sc.Resampling(2, 2))],
@@ -37,7 +36,7 @@ def rows() -> np.ndarray:
     centres = generator.standard_normal((9, DIMS)) * 6
     which = generator.choice(9, ROWS, p=np.arange(1, 10) / 45)
     values = (centres[which] + generator.standard_normal((ROWS, DIMS))).astype(np.float16)
-    values[200:260] = values[199]
+    values[200:240] = values[199]
     return values
 
 
@@ -78,17 +77,13 @@ def small_blocks(monkeypatch, most: int) -> None:
     monkeypatch.setattr(budget, "_SMALLEST_BLOCK_ROWS", min(most, budget._SMALLEST_BLOCK_ROWS))
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3])
-@pytest.mark.parametrize("most", [7, 100])
-def test_blocks_threads_and_prefetch(world, plain, monkeypatch, most, threads):
+@pytest.mark.parametrize(("most", "threads", "prefetch"), [(11, 2, True), (50, 3, True), (64, 3, False), (90, 1, True)])
+def test_blocks_threads_and_prefetch(world, plain, monkeypatch, most, threads, prefetch):
     small_blocks(monkeypatch, most)
-    # One unit of checksums would be a block of the statistics pass.
-    assert world.digest(threads=threads, prefetch=most == 7) == plain
-    # And unlike the plain build, the blocks ran through the threads.
-    assert world.digest(threads=threads, prefetch=most != 7) == plain
+    assert world.digest(threads=threads, prefetch=prefetch) == plain
 
 
-@pytest.mark.parametrize("chunk_rows", [1, 13, 500, 5000])
+@pytest.mark.parametrize("chunk_rows", [13, 500])
 def test_chunks_of_the_store(world, plain, tmp_path, chunk_rows, monkeypatch):
     small_blocks(monkeypatch, 90)
     place = store(tmp_path / "e.zarr", rows(), min(chunk_rows, ROWS))
@@ -110,7 +105,7 @@ def test_compressed_and_column_chunked_stores(world, plain, tmp_path):
 def test_dask_arrays(world, plain):
     dask = pytest.importorskip("dask.array")
     assert world.digest(dask.from_array(rows(), chunks=(111, DIMS)), threads=2) == plain
-    assert world.digest(dask.from_array(rows(), chunks=(1000, 2)), threads=1) == plain
+    assert world.digest(dask.from_array(rows(), chunks=(700, 2)), threads=1) == plain
 
 
 def test_streamed_or_held_in_memory(world, plain, tmp_path, monkeypatch):
@@ -192,11 +187,10 @@ def test_tiles_of_the_kernels(world, plain, monkeypatch):
     assert names, "the constant that sends small problems to the direct formula has another name now"
     for name in names:
         monkeypatch.setattr(prepare, name, 0)
-    assert screen is not None
     assert world.digest(threads=2) == plain
 
 
-@pytest.mark.parametrize("limit", [512 << 20, 600 << 20, 8 << 30])
+@pytest.mark.parametrize("limit", [512 << 20, 8 << 30])
 def test_memory_limits(world, plain, limit):
     assert world.digest(memory_limit=limit, threads=2) == plain
 
@@ -221,7 +215,7 @@ def test_cosine(tmp_path, monkeypatch):
 def test_a_masked_store(tmp_path, monkeypatch):
     """Blocks in which few or no rows count."""
     world = World(tmp_path, LEVELS["splits"])
-    chosen = np.concatenate([np.arange(100, 108), np.arange(300, 900, 2)])
+    chosen = np.concatenate([np.arange(100, 108), np.arange(300, 700, 2)])
     plain = world.digest(subset=chosen, threads=1, prefetch=False)
     small_blocks(monkeypatch, 20)
     monkeypatch.setattr(fit, "_HELD_SHARE", 0)

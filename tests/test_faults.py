@@ -327,7 +327,7 @@ def test_a_store_that_changed_is_refused(small, halfway, tmp_path, capsys, finis
     assert main(again(small, halfway, tmp_path)) == 2
     message = capsys.readouterr().err
     assert "changed since the run began: rows " in message
-    assert "chunk 3" in message
+    assert "rows 300 to 399 (chunk 3)" in message
     content[17] ^= 1
     chunk(small, 3).write_bytes(content)
     assert main(again(small, halfway, tmp_path)) == 0

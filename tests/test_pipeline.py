@@ -155,7 +155,7 @@ def problems(draw):
     return values, level, draw(st.sampled_from(["l2", "cosine"])), draw(st.integers(0, 2**64 - 1))
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(problem=problems())
 def test_any_rows_give_exact_labels(tmp_path_factory, problem):
     values, level, metric, seed = problem

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from streamcurate import kernels
 from streamcurate.clustering.hierarchy import check_usable
-from streamcurate.clustering.passes import StatisticsPass
+from streamcurate.clustering.passes import StatisticsPass, nearest_cost
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import InputError
 from streamcurate.files import move_folder
@@ -63,21 +63,16 @@ class _State:
 
 @dataclass(frozen=True)
 class _NewLabelsPass:
-    """Outputs: labels and distances of every level in turn."""
+    """Outputs: labels and distances of every level in turn. ``beside``: bytes of the state but what is searched."""
 
     metric: Metric
     clusters: int
-    fixed_bytes: int
+    beside: int
     name: str = "labels"
     reads_values: bool = True
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
-        return Cost(
-            fixed_bytes=self.fixed_bytes,
-            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
-            row_bytes=128,
-            row_operations=2 * dims * self.clusters,
-        )
+        return nearest_cost(self.clusters, dims, held=self.beside, row_bytes=128)
 
     def chunk(self, block: Block, columns: Columns, state: _State) -> tuple[int, Columns]:
         labels, values = kernels.nearest(block.values, state.prepared)
@@ -136,8 +131,10 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
     upper_bytes = 8 * sum(level.points for level in tree.levels[1:])
     coarse = first.stored_coarse_centroids
     prepared_clusters = first.clusters if coarse is None else coarse.rows
-    fixed = 4 * dims * first.clusters + upper_bytes + kernels.prepared_centroids_bytes(prepared_clusters, dims)
-    executor.budget.require(fixed, f"{tree.path}: the centroids of level 1", "use a machine with more memory")
+    leaves_bytes = 0 if coarse is None else 4 * dims * first.clusters
+    work = _NewLabelsPass(metric, prepared_clusters, upper_bytes + leaves_bytes)
+    needed = work.cost(dims, embeddings.dtype).fixed_bytes
+    executor.budget.require(needed, f"{tree.path}: the centroids of level 1", "use a machine with more memory")
     centroids = first.stored_centroids.read(0, first.clusters)
     offsets = first.stored_coarse_offsets
     state = _State(
@@ -153,7 +150,6 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
     shutil.rmtree(partial, ignore_errors=True)
     try:
         outputs = _make(partial, len(tree.levels), embeddings.rows, tree)
-        work = _NewLabelsPass(metric, prepared_clusters, fixed)
         executor.run(work, points, state, outputs=outputs)
         move_folder(partial, place)
     except InputError:

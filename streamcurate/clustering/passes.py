@@ -26,6 +26,29 @@ Columns = tuple[NDArray[Any], ...]
 
 # Empty clusters refilled after one pass, at most; the rest wait for the next pass.
 REFILLS = 1024
+_LARGEST_BLOCK_ROWS = 1 << 16
+
+
+def nearest_cost(clusters: int, dims: int, *, held: int, row_bytes: int, beside: int = 0) -> Cost:
+    """Cost of a pass that finds the nearest of so many centroids, held as given and as prepared.
+
+    Parameters
+    ----------
+    clusters, dims : int
+    held : int
+        Bytes of what the pass accumulates.
+    row_bytes : int
+        For each row of a block.
+    beside : int
+        Bytes of a block's partial result that do not depend on its rows.
+    """
+    return Cost(
+        fixed_bytes=held + 4 * dims * clusters + kernels.prepared_centroids_bytes(clusters, dims),
+        # However many rows a block has: the kernel works on a tile of them at a time.
+        thread_bytes=kernels.nearest_workspace_bytes(_LARGEST_BLOCK_ROWS, dims, clusters) + beside,
+        row_bytes=row_bytes,
+        row_operations=2 * dims * clusters,
+    )
 
 
 @dataclass(frozen=True)
@@ -100,8 +123,21 @@ class Assigned:
         )
 
 
+class _Summing:
+    """How passes that give :class:`Assigned` put their parts together."""
+
+    def combine(self, total: Assigned, part: Assigned) -> Assigned:
+        """Both together; adds into ``total``."""
+        return total.combine(part)
+
+    def finalize(self, total: Assigned | None) -> Assigned:
+        """The sums over all clusters, touched or not."""
+        assert total is not None
+        return replace(total, sums=total.sums.dense())
+
+
 @dataclass(frozen=True)
-class AssignPass:
+class AssignPass(_Summing):
     """One pass of Lloyd's algorithm: every point to its nearest centroid, exact sums of each cluster's points."""
 
     metric: Metric
@@ -117,14 +153,8 @@ class AssignPass:
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """Centroids as given and as prepared, dense sums; for each row its label, value and share of the sums."""
-        limbs = self.fixed_point.limbs
-        return Cost(
-            fixed_bytes=self.clusters * (dims * (4 + 8 * limbs) + 16)
-            + kernels.prepared_centroids_bytes(self.clusters, dims),
-            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
-            row_bytes=48 + 8 * limbs * dims,
-            row_operations=2 * dims * self.clusters,
-        )
+        sums = 8 * self.fixed_point.limbs * dims
+        return nearest_cost(self.clusters, dims, held=self.clusters * (sums + 16), row_bytes=48 + sums)
 
     def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[Assigned, Columns]:
         """Labels and sums of one block."""
@@ -137,15 +167,6 @@ class AssignPass:
             ),
             (),
         )
-
-    def combine(self, total: Assigned, part: Assigned) -> Assigned:
-        """Both together; adds into ``total``."""
-        return total.combine(part)
-
-    def finalize(self, total: Assigned | None) -> Assigned:
-        """The sums over all clusters, touched or not."""
-        assert total is not None
-        return replace(total, sums=total.sums.dense())
 
 
 @dataclass(frozen=True)
@@ -168,12 +189,7 @@ class TilePass:
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """The tile's centroids as given and as prepared; for each row two labels and values."""
-        return Cost(
-            fixed_bytes=4 * dims * self.clusters + kernels.prepared_centroids_bytes(self.clusters, dims),
-            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters),
-            row_bytes=64,
-            row_operations=2 * dims * self.clusters,
-        )
+        return nearest_cost(self.clusters, dims, held=0, row_bytes=64)
 
     def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[None, Columns]:
         """Labels and values of one block."""
@@ -188,7 +204,7 @@ class TilePass:
 
 
 @dataclass(frozen=True)
-class SumPass:
+class SumPass(_Summing):
     """Exact sums over the clusters of one tile; columns: labels and values of all.
 
     Attributes
@@ -226,15 +242,6 @@ class SumPass:
             ),
             (),
         )
-
-    def combine(self, total: Assigned, part: Assigned) -> Assigned:
-        """Both together; adds into ``total``."""
-        return total.combine(part)
-
-    def finalize(self, total: Assigned | None) -> Assigned:
-        """The sums over all clusters of the tile."""
-        assert total is not None
-        return replace(total, sums=total.sums.dense())
 
 
 @dataclass(frozen=True)
@@ -294,12 +301,7 @@ class LabelPass:
         kept = self.clusters * (16 + 16 * self.keep)
         if self.known:
             return Cost(fixed_bytes=kept, thread_bytes=16 * self.clusters, row_bytes=96)
-        return Cost(
-            fixed_bytes=kept + 4 * dims * self.clusters + kernels.prepared_centroids_bytes(self.clusters, dims),
-            thread_bytes=kernels.nearest_workspace_bytes(1 << 16, dims, self.clusters) + 16 * self.clusters,
-            row_bytes=96,
-            row_operations=2 * dims * self.clusters,
-        )
+        return nearest_cost(self.clusters, dims, held=kept, row_bytes=96, beside=16 * self.clusters)
 
     def chunk(self, block: Block, columns: Columns, state: PreparedCentroids | None) -> tuple[Labelled, Columns]:
         """Labels and distances of one block."""

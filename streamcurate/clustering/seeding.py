@@ -19,7 +19,7 @@ from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.kernels import SeedingSpace
 from streamcurate.runs.events import Seeded
-from streamcurate.streaming import Block, Cost
+from streamcurate.streaming import Block, Cost, MemoryBudget
 
 Columns = tuple[NDArray[Any], ...]
 _Encoded = tuple[int, NDArray[Any], NDArray[np.int64]]
@@ -46,6 +46,23 @@ def choose_method(rows: int, clusters: int, dims: int) -> str:
     if fits and candidates * clusters * dims * tries <= _OVERSAMPLING_OPERATIONS:
         return "k-means||"
     return "random"
+
+
+def require_memory(
+    method: str, rows: int, clusters: int, encoded_row_bytes: int, budget: MemoryBudget, name: str
+) -> None:
+    """Refuse a seeding that holds more than the memory limit allows.
+
+    Raises
+    ------
+    MemoryLimitError
+    """
+    if method == "k-means++":
+        needed = plus_plus.working_bytes(rows, clusters, encoded_row_bytes)
+        budget.require(needed, f"{name}: k-means++ over {rows:,} rows", "choose init: k-means||")
+    elif method == "k-means||":
+        needed = oversampling.working_bytes(clusters, encoded_row_bytes)
+        budget.require(needed, f"{name}: k-means|| with {clusters:,} clusters", "choose init: random")
 
 
 def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -> tuple[Centroids, str]:
@@ -81,20 +98,11 @@ def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -
         centroids = _random(measured, clusters, around)
     else:
         space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
+        require_memory(chosen, points.count, clusters, space.bytes_per_row, around.executor.budget, source.name)
         if chosen == "k-means++":
-            around.executor.budget.require(
-                plus_plus.working_bytes(points.count, clusters, space.bytes_per_row),
-                f"{source.name}: k-means++ over {points.count:,} rows",
-                "choose init: k-means||",
-            )
             encoded, numbers = around.executor.run(_EncodePass(space), points, None)
             rows = numbers[plus_plus.plus_plus(encoded, clusters, space, around, np.empty(0, dtype=np.int64))]
         else:
-            around.executor.budget.require(
-                oversampling.working_bytes(clusters, space.bytes_per_row),
-                f"{source.name}: k-means|| with {clusters:,} clusters",
-                "choose init: random",
-            )
             rows = oversampling.oversample(measured, clusters, space, around)
         order = np.argsort(rows)
         vectors = np.empty((clusters, source.dims), dtype=np.float32)
@@ -140,5 +148,15 @@ class _EncodePass:
         return total
 
     def finalize(self, total: list[_Encoded] | None) -> tuple[NDArray[Any], NDArray[np.int64]]:
-        ordered = sorted(total or [], key=lambda part: part[0])
-        return np.concatenate([part[1] for part in ordered]), np.concatenate([part[2] for part in ordered])
+        parts = sorted(total or [], key=lambda part: part[0], reverse=True)
+        if total:
+            total.clear()
+        rows = sum(len(part[1]) for part in parts)
+        encoded = np.empty((rows, *parts[-1][1].shape[1:]), dtype=parts[-1][1].dtype)
+        numbers = np.empty(rows, dtype=np.int64)
+        end = 0
+        while parts:  # each part is let go as it is copied, so that all rows are never there twice
+            _, part, own = parts.pop()
+            encoded[end : end + len(part)], numbers[end : end + len(part)] = part, own
+            end += len(part)
+        return encoded, numbers

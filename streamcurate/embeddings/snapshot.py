@@ -120,11 +120,17 @@ class Snapshot:
         step = unit_rows(embeddings.dims, embeddings.dtype)
         for unit in units:
             if unit_digests_of(embeddings, [unit])[0] != self.digests[unit]:
-                first = unit * step
-                last = min(first + step, embeddings.rows) - 1
+                first, last = unit * step, min((unit + 1) * step, embeddings.rows) - 1
+                height = embeddings.chunk_rows
+                chunks = range(first // height, last // height + 1)
+                # A unit may span several chunks: the one to name is one whose file is not what it was.
+                now = stamps_of(embeddings) if len(chunks) > 1 else ()
+                differ = (one for one in chunks if one < len(now) and now[one : one + 1] != self.stamps[one : one + 1])
+                if (chunk := next(differ, None)) is not None:
+                    first, last = max(first, chunk * height), min(last, (chunk + 1) * height - 1)
                 raise StoreError(
                     f"{embeddings.name}: changed since the run began: rows {first} to {last} "
-                    f"(chunk {first // embeddings.chunk_rows}) hold other values now; "
+                    f"(chunk {first // height}) hold other values now; "
                     "put the store back, or begin a new run elsewhere"
                 )
 

@@ -8,9 +8,11 @@ import numpy as np
 
 from streamcurate.clustering.centroids import SMALLEST_TILE
 from streamcurate.clustering.passes import AssignPass, LabelPass
-from streamcurate.config import Config
+from streamcurate.clustering.seeding import require_memory
+from streamcurate.config import Config, Level
 from streamcurate.errors import DataError
 from streamcurate.kernels import ExactTotal, FixedPoint, Metric
+from streamcurate.kernels.seeding import LARGEST_EXACT_DIMS
 from streamcurate.streaming import MemoryBudget
 
 # float32 values whose bits span this many positions are held in two limbs, as nearly all real data are.
@@ -51,4 +53,16 @@ def check_levels(config: Config, rows: int, dims: int, dtype: np.dtype[Any], bud
                 0,
                 work.cost(dims, kind),
             )
+        # How many rows a subset names, or leaves splits give, is known only later; seeding asks again then.
+        if config.subset is None if index == 0 else config.levels[index - 1].splits == 1:
+            _check_seeding(level, index, points, dims, budget)
         points = level.most_clusters
+
+
+def _check_seeding(level: Level, index: int, points: int, dims: int, budget: MemoryBudget) -> None:
+    """Refuse a seeding asked for by name that cannot fit; what ``auto`` chooses fits the smallest memory limit."""
+    if level.clusters == points:
+        return
+    encoded_row_bytes = dims if dims > LARGEST_EXACT_DIMS else 4 * dims
+    rows = min(level.fit_rows or points, points)
+    require_memory(level.init, rows, level.clusters, encoded_row_bytes, budget, f"level {index + 1}")

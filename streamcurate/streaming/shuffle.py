@@ -77,8 +77,9 @@ class SortedRecords:
         self._folder.mkdir(parents=True, exist_ok=True)
         path = self._folder / f"run-{len(self._runs)}.bin"
         records = self._sorted_pending()
-        with disk_errors(path):
-            records.tofile(path)
+        # Not tofile: its error does not say that the disk is full.
+        with disk_errors(path), open(path, "wb") as file:
+            file.write(records.view(np.uint8).data)
         self._runs.append((path, len(records)))
 
     def _merged(self) -> Iterator[NDArray[Any]]:

@@ -1,0 +1,317 @@
+"""The serial executor: order, masks, columns, outputs, errors that leave nothing running, refusals before reading."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from streamcurate.errors import DataError, MemoryLimitError
+from streamcurate.storage import create_array
+from streamcurate.streaming import Block, Cost, MemoryBudget, MemoryRows, Output, Points, SerialExecutor, StoredRows
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Seen:
+    """Partial results that show every block; the output is the row number plus the column."""
+
+    name: str = "seeing"
+    reads_values: bool = True
+    needed: Cost = Cost()  # noqa: RUF009 (frozen)
+    fails_at: int = -1
+    slow: float = 0.0
+    writes: int = 0
+
+    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        return self.needed
+
+    def chunk(self, block: Block, columns: tuple, state: Any) -> tuple[list, tuple]:
+        if self.slow:
+            time.sleep(self.slow * (block.start % 3))
+        if block.start <= self.fails_at < block.stop:
+            raise ZeroDivisionError(f"row {self.fails_at}")
+        outputs = [block.rows * 10, *(column + 1 for column in columns)][: self.writes]
+        return [(block.start, block.stop, block.rows.tolist(), block.values.copy(), block.whole.shape)], tuple(outputs)
+
+    def combine(self, total: list, part: list) -> list:
+        return total + part
+
+    def finalize(self, total: list | None) -> list:
+        return total or []
+
+
+class CountingRows(MemoryRows):
+    """Counts reads."""
+
+    def __init__(self, values: np.ndarray, chunk_rows: int = 5) -> None:
+        super().__init__(values)
+        self.chunk_rows = chunk_rows
+        self.reads: list[tuple[int, int]] = []
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        self.reads.append((start, stop))
+        return super().read(start, stop)
+
+
+def budget_of(threads: int, prefetch: int, limit: int = 1024 * MIB) -> MemoryBudget:
+    return MemoryBudget(limit, threads, prefetch)
+
+
+@pytest.fixture(params=[(1, 0), (1, 1), (2, 0), (3, 1)], ids=lambda pair: f"threads{pair[0]}-prefetch{pair[1]}")
+def executor(request, monkeypatch):
+    from streamcurate.streaming import budget
+
+    monkeypatch.setattr(budget, "_LARGEST_BLOCK_ROWS", 10)
+    monkeypatch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
+    with SerialExecutor(budget_of(*request.param)) as made:
+        yield made
+
+
+def matrix(rows: int = 97, dims: int = 3) -> np.ndarray:
+    return np.arange(rows * dims, dtype=np.float32).reshape(rows, dims)
+
+
+@pytest.mark.parametrize("slow", [0.0, 0.002])
+def test_blocks_and_outputs_come_in_order(tmp_path, executor, slow):
+    values = matrix()
+    out = create_array(tmp_path / "out", (97,), np.int64, 16)
+    seen = executor.run(Seen(slow=slow, writes=1), Points.all_of(CountingRows(values)), None, outputs=(Output(out, -1),))
+    assert [part[0] for part in seen] == sorted(part[0] for part in seen)
+    assert seen[0][0] == 0
+    assert all(one[1] == other[0] for one, other in zip(seen, seen[1:], strict=False))
+    assert seen[-1][1] == 97
+    assert all(part[1] - part[0] <= 10 for part in seen)
+    np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values)
+    np.testing.assert_array_equal(out.read(0, 97), np.arange(97) * 10)
+
+
+@settings(max_examples=25)
+@given(counts=st.lists(st.booleans(), min_size=1, max_size=60), threads=st.integers(1, 3))
+def test_masks_and_columns(tmp_path_factory, counts, threads):
+    from streamcurate.streaming import budget
+
+    folder = tmp_path_factory.mktemp("masks")
+    rows = len(counts)
+    chosen = np.flatnonzero(counts)
+    values = matrix(rows, 2)
+    mask = create_array(folder / "mask", (rows,), np.uint8, 7)
+    mask.write(0, np.array(counts, dtype=np.uint8))
+    column = create_array(folder / "column", (rows,), np.int32, 9)
+    column.write(0, np.arange(rows, dtype=np.int32) * 3)
+    outputs = [create_array(folder / f"out-{number}", (rows,), np.int64, 8) for number in range(2)]
+    with pytest.MonkeyPatch.context() as patch, SerialExecutor(budget_of(threads, threads % 2)) as executor:
+        patch.setattr(budget, "_LARGEST_BLOCK_ROWS", 6)
+        patch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
+        points = Points(MemoryRows(values), len(chosen), mask)
+        seen = executor.run(
+            Seen(writes=2), points, None, columns=(column,), outputs=(Output(outputs[0], -7), Output(outputs[1], -8))
+        )
+        streamed = list(executor.stream(points, columns=(column,)))
+    assert [row for part in seen for row in part[2]] == chosen.tolist()
+    np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values[chosen])
+    assert all(part[4] == (part[1] - part[0], 2) for part in seen)  # all rows of the range are there as well
+    first, second = (output.read(0, rows) for output in outputs)
+    expected = np.full(rows, -7)
+    expected[chosen] = chosen * 10
+    np.testing.assert_array_equal(first, expected)
+    expected = np.full(rows, -8)
+    expected[chosen] = chosen * 3 + 1
+    np.testing.assert_array_equal(second, expected)
+    assert [row for block, _ in streamed for row in block.rows.tolist()] == chosen.tolist()
+    np.testing.assert_array_equal(np.concatenate([columns[0] for _, columns in streamed]), chosen * 3)
+
+
+def test_blocks_begin_at_multiples_of_align(executor):
+    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), None, align=8)
+    assert all(part[0] % 8 == 0 for part in seen)
+    assert len(seen) > 5
+    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), None, align=64)
+    assert [part[0] for part in seen] == [0, 64]
+
+
+def test_rows_that_are_not_asked_for_are_not_read(executor):
+    source = CountingRows(matrix())
+    seen = executor.run(Seen(reads_values=False), Points.all_of(source), None)
+    assert source.reads == []
+    assert [row for part in seen for row in part[2]] == list(range(97))
+    assert seen[0][3].shape == (len(seen[0][2]), 0)
+
+
+def test_every_row_is_read_once(executor):
+    source = CountingRows(matrix())
+    executor.run(Seen(), Points.all_of(source), None)
+    assert sorted(source.reads)[0][0] == 0
+    assert sum(stop - start for start, stop in source.reads) == 97
+
+
+def busy() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("block", "read"))]
+
+
+@pytest.mark.parametrize("where", ["chunk", "read", "combine", "listener"])
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 0), (1, 1), (3, 0), (3, 1)])
+def test_errors_come_out_and_leave_nothing_running(monkeypatch, where, threads, prefetch):
+    from streamcurate.streaming import Silent, budget
+
+    monkeypatch.setattr(budget, "_LARGEST_BLOCK_ROWS", 4)
+    monkeypatch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
+    under_way = [0]
+    lock = threading.Lock()
+
+    class Rows(CountingRows):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            if where == "read" and start >= 40:
+                raise ZeroDivisionError("read")
+            return super().read(start, stop)
+
+    class Work(Seen):
+        def chunk(self, block: Block, columns: tuple, state: Any) -> tuple[list, tuple]:
+            with lock:
+                under_way[0] += 1
+            try:
+                time.sleep(0.002)
+                return super().chunk(block, columns, state)
+            finally:
+                with lock:
+                    under_way[0] -= 1
+
+        def combine(self, total: list, part: list) -> list:
+            if where == "combine" and part[0][0] >= 40:
+                raise ZeroDivisionError("combine")
+            return total + part
+
+    class Listener(Silent):
+        ended = 0
+
+        def advanced(self, rows: int, bytes: int) -> None:
+            if where == "listener":
+                raise ZeroDivisionError("listener")
+
+        def finished(self) -> None:
+            self.ended += 1
+
+    listener = Listener()
+    source = Rows(matrix())
+    executor = SerialExecutor(budget_of(threads, prefetch), listener)
+    with pytest.raises(ZeroDivisionError):
+        executor.run(Work(fails_at=41 if where == "chunk" else -1), Points.all_of(source), None)
+    # What was under way has ended before the error came out, and nothing new begins.
+    assert under_way[0] == 0
+    reads = len(source.reads)
+    time.sleep(0.01)
+    assert len(source.reads) == reads
+    assert listener.ended == 1
+    # The executor can go on.
+    where = "nowhere"
+    assert len(executor.run(Seen(), Points.all_of(source), None)) > 5
+    executor.close()
+    assert busy() == []
+
+
+def test_a_stream_left_early_leaves_nothing_running(executor):
+    source = CountingRows(matrix())
+    stream = executor.stream(Points.all_of(source))
+    next(stream)
+    stream.close()
+    reads = len(source.reads)
+    time.sleep(0.01)
+    assert len(source.reads) == reads
+    assert reads < 8
+
+
+def test_map_keeps_order_and_few_under_way(executor):
+    running, most = [0], [0]
+    lock = threading.Lock()
+
+    def work(item: int) -> int:
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+        time.sleep(0.001 * (item % 3))
+        with lock:
+            running[0] -= 1
+        return item * item
+
+    taken = []
+
+    def items():
+        for item in range(20):
+            taken.append(item)
+            yield item
+
+    results = executor.map(work, items())
+    assert next(results) == 0
+    assert len(taken) <= executor.budget.threads + 1
+    assert list(results) == [item * item for item in range(1, 20)]
+    assert most[0] <= executor.budget.threads
+
+
+def test_map_passes_errors_on(executor):
+    def work(item: int) -> int:
+        if item == 5:
+            raise KeyError(item)
+        return item
+
+    results = executor.map(work, range(20))
+    assert [next(results) for _ in range(5)] == list(range(5))
+    with pytest.raises(KeyError):
+        next(results)
+
+
+def test_a_refusal_comes_before_anything_is_read(tmp_path):
+    source = CountingRows(matrix())
+    out = create_array(tmp_path / "out", (97,), np.int64, 16)
+    with SerialExecutor(budget_of(2, 1, 600 * MIB)) as executor:
+        work = Seen(needed=Cost(fixed_bytes=400 * MIB), writes=1)
+        with pytest.raises(MemoryLimitError) as caught:
+            executor.run(work, Points.all_of(source), None, outputs=(Output(out, -1),))
+        assert source.reads == []
+        assert not (tmp_path / "out" / "c").exists()
+    message = str(caught.value)
+    assert "array in memory: seeing needs 400 MiB" in message
+    assert "the memory limit of 600 MiB leaves" in message
+    enough = int(message.split("--memory-limit ")[1].split("MiB")[0]) * MIB
+    with SerialExecutor(budget_of(2, 1, enough)) as executor:
+        assert executor.run(work, Points.all_of(source), None, outputs=(Output(out, -1),))
+
+
+def test_a_source_that_gives_too_few_rows_is_said(executor):
+    class Short(MemoryRows):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            return super().read(start, stop)[:-1]
+
+    with pytest.raises(DataError, match="gave"):
+        executor.run(Seen(), Points.all_of(Short(matrix())), None)
+
+
+def test_blas_runs_on_one_thread_inside_and_as_before_after():
+    from threadpoolctl import threadpool_info
+
+    np.ones((2, 2)) @ np.ones((2, 2))
+
+    def threads() -> list[int]:
+        return [pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas"]
+
+    before = threads()
+    with SerialExecutor(budget_of(2, 1)):
+        assert set(threads()) <= {1}
+    assert threads() == before
+
+
+def test_stored_rows(tmp_path, executor):
+    values = matrix()
+    array = create_array(tmp_path / "a", values.shape, np.float32, 11)
+    array.write(0, values)
+    source = StoredRows(array)
+    assert (source.rows, source.dims, source.chunk_rows, source.name) == (97, 3, 11, str(tmp_path / "a"))
+    seen = executor.run(Seen(), Points.all_of(source), None)
+    np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values)
+    np.testing.assert_array_equal(source.take(np.array([3, 50])), values[[3, 50]])
