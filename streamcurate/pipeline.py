@@ -247,6 +247,9 @@ class _Job:
         borrowed: Manifest | None = None
         if snapshot is not None:
             snapshot = snapshot.check(self.store)
+            # Killed while it took levels over, it goes on doing so; a run to take from that is gone by now is no loss.
+            if reuse is not None and earlier is not None and not earlier.complete and Manifest.exists(reuse):
+                borrowed = open_tree(reuse).manifest
         elif reuse is not None and earlier is None:
             borrowed = open_tree(reuse).manifest
             other = Snapshot.read(Path(reuse) / SNAPSHOT_NAME)
@@ -254,7 +257,7 @@ class _Job:
         if snapshot is None:
             statistics, snapshot = self._measure(subset)
         wanted = self._manifest(snapshot, subset)
-        if borrowed is not None and not levels_in_common(borrowed, wanted):
+        if borrowed is not None and earlier is None and not levels_in_common(borrowed, wanted):
             raise RunError(
                 f"{reuse}: shares no level with this run ({'; '.join(differences(borrowed, wanted)) or 'none'}); "
                 "leave --reuse out"
@@ -271,9 +274,11 @@ class _Job:
         with EventLog(self.run / EVENTS_NAME) as log:
             emit = self._emitter(log)
             try:
-                manifest = earlier or self._begin(wanted, snapshot, borrowed, reuse, emit)
+                manifest = earlier or self._begin(wanted, snapshot, emit)
                 if earlier is not None:
                     emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
+                if borrowed is not None and reuse is not None:
+                    manifest = self._take_over(manifest, borrowed, reuse)
                 manifest = self._build_levels(manifest, statistics, subset, emit)
                 digest = combine_digests(record.digest for record in manifest.levels)
                 manifest = manifest.finished(digest)
@@ -332,30 +337,26 @@ class _Job:
         chosen = None if subset is None else SubsetRecord(subset.path, subset.rows, subset.digest)
         return Manifest.begin(self.config, record, chosen)
 
-    def _begin(
-        self,
-        manifest: Manifest,
-        snapshot: Snapshot,
-        borrowed: Manifest | None,
-        reuse: str | os.PathLike[str] | None,
-        emit: Callable[[Event], None],
-    ) -> Manifest:
+    def _begin(self, manifest: Manifest, snapshot: Snapshot, emit: Callable[[Event], None]) -> Manifest:
         if node_kind(self.run / TREE_NAME) is None:
             create_group(self.run / TREE_NAME)
         snapshot.write(self.run / SNAPSHOT_NAME)
         manifest.write(self.run)
         emit(RunStarted(engine=__version__, store=self.store.name))
-        if borrowed is not None and reuse is not None:
-            count = levels_in_common(borrowed, manifest)
-            for index in range(count):
-                source = Path(reuse) / TREE_NAME / level_name(index + 1)
-                building = self.run / _BUILDING / level_name(index + 1)
-                shutil.rmtree(building, ignore_errors=True)
-                shutil.copytree(source, building)
-                self._place(index + 1)
-                manifest = manifest.with_level(borrowed.levels[index])
-                manifest.write(self.run)
-            self.listener.note(f"{count} of {len(self.config.levels)} levels taken over from {reuse}")
+        return manifest
+
+    def _take_over(self, manifest: Manifest, borrowed: Manifest, reuse: str | os.PathLike[str]) -> Manifest:
+        """Copy the leading levels of another run that this one has not finished itself."""
+        first, count = len(manifest.levels), levels_in_common(borrowed, manifest)
+        for index in range(first, count):
+            building = self.run / _BUILDING / level_name(index + 1)
+            shutil.rmtree(building, ignore_errors=True)
+            shutil.copytree(Path(reuse) / TREE_NAME / level_name(index + 1), building)
+            self._place(index + 1)
+            manifest = manifest.with_level(borrowed.levels[index])
+            manifest.write(self.run)
+        if count > first:
+            self.listener.note(f"{count - first} of {len(self.config.levels)} levels taken over from {reuse}")
         return manifest
 
     # -- levels ------------------------------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""Kills, stops, crashes at any write, damaged scratch, full disks: the same command again gives the undisturbed tree."""
+"""Kills, stops, crashes at any write, damaged scratch, full disks: the same command again gives the same tree."""
 
 from __future__ import annotations
 
@@ -202,6 +202,7 @@ def flip(path: Path) -> None:
 
 DAMAGE = {
     "flipped": flip,
+    "array flipped": lambda path: flip(path) if path.suffix == ".npy" else None,
     "cut": lambda path: path.write_bytes(path.read_bytes()[:-3]),
     "emptied": lambda path: path.write_bytes(b""),
     "gone": lambda path: path.unlink(),
@@ -339,12 +340,18 @@ def test_a_chunk_that_went_away_is_refused(small, halfway, tmp_path, capsys):
     assert "chunk 2 (rows 200 to 299) is absent" in capsys.readouterr().err
 
 
-# -- real processes ------------------------------------------------------------------------------------------------------
+# -- real processes ------------------------------------------------------------
 
 BIG = {
     "seed": 1,
     "levels": [
-        {"clusters": 400, "iterations": 12, "tolerance": 0, "splits": 2, "resampling": {"steps": 2, "rows_per_cluster": 8}},
+        {
+            "clusters": 400,
+            "iterations": 12,
+            "tolerance": 0,
+            "splits": 2,
+            "resampling": {"steps": 2, "rows_per_cluster": 8},
+        },
         {"clusters": 120, "iterations": 20, "tolerance": 0, "resampling": {"steps": 3, "rows_per_cluster": 3}},
         {"clusters": 12},
     ],
@@ -465,7 +472,7 @@ def test_a_second_writer_is_refused(big, capsys):
         sc.cluster(big / "e.zarr", big / "two", config=big / "levels.yaml", seed=2)
 
 
-# -- full disks ----------------------------------------------------------------------------------------------------------
+# -- full disks ----------------------------------------------------------------
 
 
 @pytest.fixture

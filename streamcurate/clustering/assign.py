@@ -152,7 +152,7 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
         outputs = _make(partial, len(tree.levels), embeddings.rows, tree)
         executor.run(work, points, state, outputs=outputs)
         move_folder(partial, place)
-    except InputError:
+    except BaseException:  # Ctrl-C too: nothing of it could be gone on with
         shutil.rmtree(partial, ignore_errors=True)
         raise
     return Assignment(os.fspath(out), embeddings.rows, len(tree.levels))

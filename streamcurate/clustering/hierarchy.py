@@ -24,7 +24,9 @@ from streamcurate.storage import SequentialWriter
 from streamcurate.streaming import Output, Points
 from streamcurate.tree.level import LevelWriter
 
-_MEMBERS_SHARE = 1 / 2
+# Of the usable memory for the sort of the members. More would only make it hold more rows before it goes to disk, so
+# that small stores took more memory than they need.
+_MEMBERS_SHARE = 1 / 8
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_reuse_from_the_command_line(store, tmp_path, capsys):
     assert "1 of 2 levels taken over" in capsys.readouterr().err
 
 
-# -- refusals ------------------------------------------------------------------------------------------------------------
+# -- refusals ------------------------------------------------------------------
 
 
 def spoil_nan(tmp_path: Path) -> Path:
@@ -376,7 +376,7 @@ def test_a_refusal_of_the_real_program(store, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-# -- memory --------------------------------------------------------------------------------------------------------------
+# -- memory --------------------------------------------------------------------
 
 
 def peak_of_tree(process: subprocess.Popen[str]) -> int:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -130,7 +132,7 @@ def test_plans_cover_every_row_once(rows, block, chunk, align):
     assert len(ranges) == len(plan)
     assert ranges[0][0] == 0
     assert ranges[-1][1] == rows
-    assert all(one[1] == other[0] for one, other in zip(ranges, ranges[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(ranges))
     assert all(start % align == 0 for start, _ in ranges)
     assert all(stop - start <= max(block, align) for start, stop in ranges)
     if align == 1 and block >= chunk and chunk < rows:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from dataclasses import dataclass
@@ -83,10 +84,12 @@ def matrix(rows: int = 97, dims: int = 3) -> np.ndarray:
 def test_blocks_and_outputs_come_in_order(tmp_path, executor, slow):
     values = matrix()
     out = create_array(tmp_path / "out", (97,), np.int64, 16)
-    seen = executor.run(Seen(slow=slow, writes=1), Points.all_of(CountingRows(values)), None, outputs=(Output(out, -1),))
+    seen = executor.run(
+        Seen(slow=slow, writes=1), Points.all_of(CountingRows(values)), None, outputs=(Output(out, -1),)
+    )
     assert [part[0] for part in seen] == sorted(part[0] for part in seen)
     assert seen[0][0] == 0
-    assert all(one[1] == other[0] for one, other in zip(seen, seen[1:], strict=False))
+    assert all(one[1] == other[0] for one, other in itertools.pairwise(seen))
     assert seen[-1][1] == 97
     assert all(part[1] - part[0] <= 10 for part in seen)
     np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values)
