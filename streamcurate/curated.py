@@ -60,7 +60,7 @@ def open_tree(path: str | os.PathLike[str]) -> Tree:
 
 def _held(tree: StoredTree) -> Tree:
     held = Tree(tree.path, tree.manifest)
-    held.keep_alive = tree.keep_alive
+    held.keep_alive(tree.kept)
     return held
 
 

@@ -249,8 +249,8 @@ def test_resampling_takes_the_nearest_of_each_cluster(tmp_path, monkeypatch):
     fits = []
     original_fit = module.fit
 
-    def fit(measured, level, around):
-        fits.append(original_fit(measured, level, around))
+    def fit(measured, level, around, *seeding):
+        fits.append(original_fit(measured, level, around, *seeding))
         return fits[-1]
 
     monkeypatch.setattr(module, "gather", gather)

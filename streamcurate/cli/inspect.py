@@ -84,11 +84,8 @@ def _describe_run(path: str) -> dict[str, Any]:
             }
             for level in manifest.levels
         ],
-        "warnings": [
-            f"level {number}: {warning}"
-            for number, level in enumerate(manifest.levels, start=1)
-            for warning in level.warnings
-        ],
+        # Each names its level.
+        "warnings": [warning for level in manifest.levels for warning in level.warnings],
     }
 
 

@@ -54,7 +54,7 @@ def held(source: RowSource, around: Surroundings) -> RowSource:
     return MemoryRows(source.read(0, source.rows), source.name)
 
 
-def fit(measured: Measured, level: Level, around: Surroundings) -> Fitted:
+def fit(measured: Measured, level: Level, around: Surroundings, seeding: str | None = None) -> Fitted:
     """Seed, warm up if asked, run Lloyd's algorithm.
 
     Parameters
@@ -64,6 +64,8 @@ def fit(measured: Measured, level: Level, around: Surroundings) -> Fitted:
     level : Level
         Of the configuration.
     around : Surroundings
+    seeding : str, optional
+        How the level's first fit was seeded, to be remembered; by default how this one is.
     """
     centroids, method = seed(measured, level.clusters, level.init, around)
     if level.algorithm == "minibatch":
@@ -73,8 +75,8 @@ def fit(measured: Measured, level: Level, around: Surroundings) -> Fitted:
             "choose algorithm: lloyd",
         )
         centroids = in_memory(warm_up(measured, whole(centroids), around))
-    found = lloyd(measured, centroids, level.iterations, level.tolerance, around, method)
-    return Fitted(found.centroids, method, found.iterations)
+    found = lloyd(measured, centroids, level.iterations, level.tolerance, around, seeding or method)
+    return Fitted(found.centroids, seeding or method, found.iterations)
 
 
 def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) -> Fitted:
@@ -111,8 +113,7 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
             blocks = (rows[first : first + (1 << 16)] for first in range(0, len(rows), 1 << 16))
             array = gather(measured.points.source, blocks, len(rows), at.scratch / at.name / "kept")
             chosen = measured.part(Points.all_of(held(StoredRows(array), at)))
-        fitted = fit(chosen, level, at)
-        found = fitted if found is None else Fitted(fitted.centroids, found.seeding, fitted.iterations)
+        found = fit(chosen, level, at, None if found is None else found.seeding)
         if around.checkpoints is not None and step:
             for kind in ("seeds", "lloyd"):
                 around.checkpoints.discard(f"{around.at(step - 1).name}/{kind}")

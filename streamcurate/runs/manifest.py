@@ -48,7 +48,7 @@ class LevelRecord:
     seeding : str
         The method that was used, where ``auto`` was asked for too.
     iterations : int
-        Lloyd passes of all fits together.
+        Lloyd passes of the last fit.
     digest : str
         Over centroids, labels, members and offsets.
     warnings : tuple of str

@@ -39,6 +39,7 @@ class Level:
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
         self.number = number
+        self.kept: object = None
 
     def __repr__(self) -> str:
         return f"Level({self.number}: {self.points:,} points in {self.clusters:,} clusters)"
@@ -118,7 +119,10 @@ class Level:
         return np.diff(self.stored_offsets.read(0, self.clusters + 1))
 
     def _open(self, name: str) -> StoredArray:
-        return open_array(self._folder / name)
+        array = open_array(self._folder / name)
+        # A Zarr array outlives its level in expressions such as cluster(...).levels[0].centroids[:].
+        object.__setattr__(array.zarr, "_kept", self.kept)
+        return array
 
 
 class LevelWriter:

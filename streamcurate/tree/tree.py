@@ -38,9 +38,15 @@ class Tree:
     def __init__(self, path: str | os.PathLike[str], manifest: Manifest) -> None:
         self.path = os.fspath(path)
         self.manifest = manifest
-        self.keep_alive: object = None
+        self.kept: object = None
         folder = Path(path) / TREE_NAME
         self.levels = [Level(folder / level_name(number + 1), number + 1) for number in range(len(manifest.levels))]
+
+    def keep_alive(self, kept: object) -> None:
+        """Keep an object for as long as the tree, a level or an array of it is in use: the folder they lie in, say."""
+        self.kept = kept
+        for level in self.levels:
+            level.kept = kept
 
     def __repr__(self) -> str:
         clusters = ", ".join(f"{record.clusters:,}" for record in self.manifest.levels)

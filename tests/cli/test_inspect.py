@@ -91,7 +91,7 @@ def run(complete: bool) -> None:
     manifest = Manifest.begin(config, StoreRecord("/data/a.zarr", 300, 4, "float16", "f" * 32))
     manifest = manifest.with_level(level(40, 300))
     if complete:
-        manifest = manifest.with_level(level(5, 39, "one cluster holds 62 % of the rows")).finished("e" * 32)
+        manifest = manifest.with_level(level(5, 39, "level 2: one cluster holds 62 % of the rows")).finished("e" * 32)
     manifest.write("run")
 
 

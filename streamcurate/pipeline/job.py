@@ -1,36 +1,30 @@
-"""Building a tree: the order of the stages, what is kept of each, and going on where an earlier process stopped."""
+"""One process's work on a run: what an earlier one did is taken over, the rest is done."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import time
-import weakref
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import xxhash
 from numpy.typing import NDArray
 
-from streamcurate import kernels
 from streamcurate.clustering.balance import warnings_of
 from streamcurate.clustering.hierarchy import build_level, check_usable, measure
 from streamcurate.clustering.surroundings import Surroundings
-from streamcurate.config import Config, Level, parse_levels
+from streamcurate.config import Config, Level
 from streamcurate.embeddings.fingerprint import unit_rows
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot, stamps_of
-from streamcurate.embeddings.store import Embeddings, as_embeddings
+from streamcurate.embeddings.store import Embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
-from streamcurate.errors import ConfigError, DataError, InputError, RunError
-from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
-from streamcurate.kernels import Statistics
-from streamcurate.planning.model import check_levels
+from streamcurate.errors import DataError, InputError, RunError
+from streamcurate.kernels import Metric, Statistics
+from streamcurate.pipeline.folder import RunFolder
 from streamcurate.runs import (
-    Checkpoints,
     Event,
     EventLog,
     Interrupted,
@@ -39,7 +33,6 @@ from streamcurate.runs import (
     Manifest,
     Resumed,
     RunFinished,
-    RunLock,
     RunStarted,
     Sizes,
     StageFinished,
@@ -54,185 +47,29 @@ from streamcurate.runs import (
 )
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.storage import create_array, create_group, node_kind
-from streamcurate.streaming import MemoryBudget, Points, ProgressListener, SerialExecutor, Silent, StoredRows
+from streamcurate.streaming import Points, ProgressListener, SerialExecutor, StoredRows
 from streamcurate.tree import TREE_NAME, LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
 from streamcurate.version import __version__
 
-_CHECKPOINTS = "checkpoints"
-_BUILDING = "building"
-_SCRATCH = "scratch"
-_SCRATCH_PLACES = ".scratch"
 _MASK_CHUNK_ROWS = 1 << 20
 
 
-def cluster(
-    embeddings: Any,
-    run: str | os.PathLike[str] | None = None,
-    *,
-    levels: Sequence[Level | int] | str | None = None,
-    config: Config | str | os.PathLike[str] | None = None,
-    metric: str | None = None,
-    seed: int | None = None,
-    subset: str | os.PathLike[str] | NDArray[Any] | None = None,
-    memory_limit: int | None = None,
-    scratch: str | os.PathLike[str] | None = None,
-    device: str = "auto",
-    threads: int | None = None,
-    prefetch: bool = True,
-    client: Any = None,
-    reuse: str | os.PathLike[str] | None = None,
-    progress: ProgressListener | None = None,
-) -> Tree:
-    """Build the hierarchy of clusters over embeddings; the same call again goes on where it stopped.
-
-    Hierarchical k-means with resampling (arXiv:2405.15613, section 3): k-means over the rows, then over its centroids,
-    and so on. The tree depends on the rows, levels, metric, seed and subset alone: memory limit, threads, block
-    sizes, interruptions change nothing in it.
-
-    Parameters
-    ----------
-    embeddings : Embeddings, path, or NumPy, CuPy, Dask or Zarr array
-        float16 or float32, shape (rows, dims).
-    run : path, optional
-        The run directory, made if need be. Without one the tree lives in a temporary folder as long as the object.
-    levels : sequence of Level or int, or str, optional
-        From the rows upwards; ``"5000,1000"`` is two levels without resampling.
-    config : Config or path, optional
-        Instead of ``levels``: a configuration, or a YAML file of one (ours or the authors' flat format).
-    metric : "l2" or "cosine", optional
-        Overrides the configuration's. Default l2.
-    seed : int, optional
-        Overrides the configuration's. Default 0.
-    subset : path of an .npy file, or ndarray, optional
-        Row numbers, or a mask, of the rows to use. Others get label -1.
-    memory_limit : int, optional
-        Bytes this process may use, the interpreter included; by default half of what is available.
-    scratch : path, optional
-        Folder for intermediate arrays; by default inside the run directory.
-    device : "auto", "cpu" or "gpu"
-    threads : int, optional
-        Blocks computed at a time; by default one for each processor.
-    prefetch : bool
-        Read the next block while computing this one.
-    client : dask.distributed.Client, optional
-        Not in this version.
-    reuse : path, optional
-        Another run of the same store, whose identical leading levels are taken over.
-    progress : ProgressListener, optional
-
-    Returns
-    -------
-    Tree
-
-    Raises
-    ------
-    InputError
-        Anything the caller can mend: configuration, rows, store, run directory, memory, disk.
-    """
-    if client is not None:
-        raise InputError("client: this version computes in one process; leave client out")
-    kernels.get_backend(device)
-    resolved = resolve_config(levels, config, metric, seed, subset)
-    listener = progress or Silent()
-    store = as_embeddings(embeddings)
-    budget = MemoryBudget.of(memory_limit, threads, prefetch)
-    check_levels(resolved, store.rows, store.dims, store.dtype, budget, store.name)
-    temporary = None
-    if run is None:
-        temporary = _TemporaryFolder()
-        run = temporary.path
-    place = Path(run)
-    created = _make_run_folder(place)
-    try:
-        with RunLock(place), SerialExecutor(budget, listener) as executor:
-            chosen = subset if subset is not None else resolved.subset
-            job = _Job(place, store, resolved, chosen, executor, listener, scratch)
-            try:
-                tree = job.finish(reuse)
-            except InputError:
-                job.forget_unless_begun()
-                raise
-    except InputError:
-        if created and not Manifest.exists(place):
-            shutil.rmtree(place, ignore_errors=True)
-        raise
-    if temporary is not None:
-        tree.keep_alive = temporary
-    return tree
-
-
-def resolve_config(
-    levels: Sequence[Level | int] | str | None,
-    config: Config | str | os.PathLike[str] | None,
-    metric: str | None,
-    seed: int | None,
-    subset: str | os.PathLike[str] | NDArray[Any] | None,
-) -> Config:
-    """The configuration that levels, or a file, and the overriding options make.
-
-    Raises
-    ------
-    ConfigError
-        Both or neither of levels and config, or a value out of range.
-    """
-    if (levels is None) == (config is None):
-        raise ConfigError("levels and config: give exactly one of them (--levels 5000,1000 or --config levels.yaml)")
-    if levels is not None:
-        parsed = parse_levels(levels) if isinstance(levels, str) else levels
-        resolved = Config(tuple(Level(level) if isinstance(level, int) else level for level in parsed))
-    else:
-        assert config is not None
-        resolved = config if isinstance(config, Config) else Config.from_file(config)
-    if metric is not None:
-        resolved = replace(resolved, metric=metric)
-    if seed is not None:
-        resolved = replace(resolved, seed=seed)
-    if subset is not None:
-        resolved = replace(resolved, subset="array in memory" if isinstance(subset, np.ndarray) else os.fspath(subset))
-    return resolved
-
-
-def _make_run_folder(place: Path) -> bool:
-    """Make the run directory; True where it was not there. Refuse a folder that holds something else."""
-    if place.is_dir():
-        foreign = [
-            entry.name
-            for entry in place.iterdir()
-            if entry.name
-            not in {".lock", EVENTS_NAME, SNAPSHOT_NAME, _CHECKPOINTS, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
-            # Half a file, left there by a process that was killed before the run began.
-            and not entry.name.endswith(TEMPORARY_SUFFIX)
-        ]
-        if foreign and not Manifest.exists(place):
-            raise RunError(
-                f"{place}: is no run directory and not empty (it holds {sorted(foreign)[0]}); choose a new folder"
-            )
-        return False
-    try:
-        place.mkdir(parents=True)
-    except OSError as error:
-        raise RunError(f"{place}: cannot be made ({error.strerror}); choose another run directory") from error
-    return True
-
-
-class _Job:
+class Job:
     """One process's work on a run directory, whose lock it holds."""
 
     def __init__(
         self,
-        run: Path,
+        folder: RunFolder,
         store: Embeddings,
         config: Config,
         subset: str | os.PathLike[str] | NDArray[Any] | None,
         executor: SerialExecutor,
         listener: ProgressListener,
-        scratch: str | os.PathLike[str] | None,
     ) -> None:
-        self.run, self.store, self.config = run, store, config
+        self.folder, self.run = folder, folder.path
+        self.store, self.config = store, config
         self.executor, self.listener = executor, listener
         self.chosen = subset
-        self.scratch = _scratch_folder(run, scratch)
-        self.checkpoints = Checkpoints(run / _CHECKPOINTS)
 
     def finish(self, reuse: str | os.PathLike[str] | None) -> Tree:
         """Do whatever is left."""
@@ -240,7 +77,7 @@ class _Job:
         earlier = Manifest.read(self.run) if Manifest.exists(self.run) else None
         if earlier is not None:
             check_resumable(earlier, self.run)
-        self._note_scratch()
+        self.folder.prepare_scratch()
         subset = self._read_subset()
         statistics = None
         snapshot = Snapshot.read(self.run / SNAPSHOT_NAME) if earlier is not None else None
@@ -268,7 +105,7 @@ class _Job:
                 "give the settings it was begun with, or choose another run directory"
             )
         if earlier is not None and earlier.complete:
-            self._clean()
+            self.folder.clean()
             self.listener.note(f"{self.run}: finished already, nothing to do")
             return Tree(self.run, earlier)
         with EventLog(self.run / EVENTS_NAME) as log:
@@ -285,9 +122,10 @@ class _Job:
                 manifest.write(self.run)
                 emit(RunFinished(digest=digest, seconds=time.monotonic() - began))
             except BaseException as error:
-                emit(Interrupted(reason=type(error).__name__))
+                with suppress(InputError):  # a full disk is told by the error itself
+                    emit(Interrupted(reason=type(error).__name__))
                 raise
-        self._clean()
+        self.folder.clean()
         return Tree(self.run, manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
@@ -295,7 +133,7 @@ class _Job:
     def _read_subset(self) -> Subset | None:
         if self.chosen is None:
             return None
-        subset = read_subset(self.chosen, self.store.rows, self.scratch, self.executor.budget.usable // 2)
+        subset = read_subset(self.chosen, self.store.rows, self.folder.scratch, self.executor.budget.usable // 2)
         if subset.rows < (clusters := self.config.levels[0].clusters):
             raise DataError(
                 f"levels[0].clusters: {clusters:,} clusters from the {subset.rows:,} rows of {subset.path}; "
@@ -338,8 +176,8 @@ class _Job:
         return Manifest.begin(self.config, record, chosen)
 
     def _begin(self, manifest: Manifest, snapshot: Snapshot, emit: Callable[[Event], None]) -> Manifest:
-        if node_kind(self.run / TREE_NAME) is None:
-            create_group(self.run / TREE_NAME)
+        if node_kind(self.folder.tree) is None:
+            create_group(self.folder.tree)
         snapshot.write(self.run / SNAPSHOT_NAME)
         manifest.write(self.run)
         emit(RunStarted(engine=__version__, store=self.store.name))
@@ -349,10 +187,8 @@ class _Job:
         """Copy the leading levels of another run that this one has not finished itself."""
         first, count = len(manifest.levels), levels_in_common(borrowed, manifest)
         for index in range(first, count):
-            building = self.run / _BUILDING / level_name(index + 1)
-            shutil.rmtree(building, ignore_errors=True)
-            shutil.copytree(Path(reuse) / TREE_NAME / level_name(index + 1), building)
-            self._place(index + 1)
+            shutil.copytree(Path(reuse) / TREE_NAME / level_name(index + 1), self.folder.building(index + 1))
+            self.folder.place(index + 1)
             manifest = manifest.with_level(borrowed.levels[index])
             manifest.write(self.run)
         if count > first:
@@ -396,18 +232,9 @@ class _Job:
         below: NDArray[np.int64] | None,
     ) -> LevelRecord:
         number = around.level
-        building = self.run / _BUILDING / level_name(number)
-        shutil.rmtree(building, ignore_errors=True)
-        # Left there by a process that was killed before it could say so in the manifest.
-        shutil.rmtree(self.run / TREE_NAME / level_name(number), ignore_errors=True)
-        built = build_level(
-            points, statistics, level, around, LevelWriter(building, points.source.rows, points.source.dims)
-        )
-        self._place(number)
-        placed = Tree(self.run, Manifest.read(self.run)).path
-        from streamcurate.tree import Level as TreeLevel
-
-        stored = TreeLevel(Path(placed) / TREE_NAME / level_name(number), number)
+        writer = LevelWriter(self.folder.building(number), points.source.rows, points.source.dims)
+        built = build_level(points, statistics, level, around, writer)
+        stored = self.folder.place(number)
         warnings = built.warnings + warnings_of(number, rows_under(stored, below), built.sizes)
         record = LevelRecord(
             clusters=len(built.sizes),
@@ -434,11 +261,6 @@ class _Job:
         )
         return record
 
-    def _place(self, number: int) -> None:
-        target = self.run / TREE_NAME / level_name(number)
-        shutil.rmtree(target, ignore_errors=True)
-        move_folder(self.run / _BUILDING / level_name(number), target)
-
     def _clusters(self, tree: Tree, index: int) -> Points:
         """The clusters of the level below that hold something, as points."""
         level = tree.levels[index - 1]
@@ -453,7 +275,7 @@ class _Job:
             )
         if count == len(sizes):
             return Points.all_of(source)
-        path = self.scratch / level_name(index + 1) / "mask"
+        path = self.folder.scratch / level_name(index + 1) / "mask"
         path.parent.mkdir(parents=True, exist_ok=True)
         mask = create_array(path, (len(sizes),), np.uint8, _MASK_CHUNK_ROWS, durable=False, overwrite=True)
         mask.write(0, (sizes > 0).astype(np.uint8))
@@ -462,8 +284,10 @@ class _Job:
     # -- surroundings ------------------------------------------------------------------------------------------------
 
     def _around(self, level: int, emit: Callable[[Event], None]) -> Surroundings:
-        metric = kernels_metric(self.config.metric)
-        return Surroundings(self.executor, metric, self.config.seed, self.scratch, self.checkpoints, emit, level)
+        metric: Metric = "cosine" if self.config.metric == "cosine" else "l2"
+        return Surroundings(
+            self.executor, metric, self.config.seed, self.folder.scratch, self.folder.checkpoints, emit, level
+        )
 
     def _emitter(self, log: EventLog) -> Callable[[Event], None]:
         def emit(event: Event) -> None:
@@ -472,56 +296,6 @@ class _Job:
                 self.listener.note(text)
 
         return emit
-
-    def _note_scratch(self) -> None:
-        """Remember every place scratch was ever put, so that the one who finishes can clear them all."""
-        places = self.run / _SCRATCH_PLACES
-        known = places.read_text().splitlines() if places.exists() else []
-        if os.fspath(self.scratch) not in known:
-            write_file(places, ("\n".join([*known, os.fspath(self.scratch)]) + "\n").encode())
-        try:
-            self.scratch.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another --scratch") from error
-
-    def forget_unless_begun(self) -> None:
-        """Leave nothing of a run that was refused before it began."""
-        if not Manifest.exists(self.run):
-            self._clean()
-            (self.run / SNAPSHOT_NAME).unlink(missing_ok=True)
-
-    def _clean(self) -> None:
-        places = self.run / _SCRATCH_PLACES
-        for place in places.read_text().splitlines() if places.exists() else []:
-            shutil.rmtree(place, ignore_errors=True)
-        for name in (_CHECKPOINTS, _BUILDING):
-            shutil.rmtree(self.run / name, ignore_errors=True)
-        for left in self.run.glob(f"*{TEMPORARY_SUFFIX}"):
-            left.unlink(missing_ok=True)
-        places.unlink(missing_ok=True)
-
-
-class _TemporaryFolder:
-    """A folder that goes with the object, or with the process."""
-
-    def __init__(self) -> None:
-        self.path = tempfile.mkdtemp(prefix="streamcurate-")
-        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
-
-
-def _scratch_folder(run: Path, scratch: str | os.PathLike[str] | None) -> Path:
-    if scratch is None:
-        return run.absolute() / _SCRATCH
-    base = Path(scratch)
-    if base.exists() and not base.is_dir():
-        raise InputError(f"{scratch}: is a file; give a folder for scratch")
-    # Several runs may share a scratch folder.
-    return base.absolute() / f"streamcurate-{xxhash.xxh3_64_hexdigest(os.fsencode(run.resolve()))}"
-
-
-def kernels_metric(metric: str) -> kernels.Metric:
-    """A configuration's metric, which has been checked, as the kernels' type."""
-    return "cosine" if metric == "cosine" else "l2"
 
 
 def spoken(event: Event) -> str | None:

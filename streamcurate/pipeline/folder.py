@@ -1,0 +1,133 @@
+"""The run directory while it is being written: its places, its scratch, finished levels put into the tree."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import xxhash
+
+from streamcurate.embeddings.snapshot import SNAPSHOT_NAME
+from streamcurate.errors import InputError, RunError
+from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
+from streamcurate.runs import Checkpoints, Manifest
+from streamcurate.runs.events import EVENTS_NAME
+from streamcurate.runs.lock import LOCK_NAME
+from streamcurate.tree import TREE_NAME, Level, level_name
+
+_CHECKPOINTS = "checkpoints"
+_BUILDING = "building"
+_SCRATCH = "scratch"
+_SCRATCH_PLACES = ".scratch"
+# What a run killed before its manifest was written may have left.
+_OURS = {LOCK_NAME, EVENTS_NAME, SNAPSHOT_NAME, _CHECKPOINTS, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
+
+
+def make_run_folder(place: Path) -> bool:
+    """Make the run directory; True where it was not there. Refuse a folder that holds something else."""
+    if place.is_dir():
+        foreign = [
+            entry.name
+            for entry in place.iterdir()
+            if entry.name not in _OURS
+            # Half a file, left there by a process that was killed before the run began.
+            and not entry.name.endswith(TEMPORARY_SUFFIX)
+        ]
+        if foreign and not Manifest.exists(place):
+            raise RunError(
+                f"{place}: is no run directory and not empty (it holds {sorted(foreign)[0]}); choose a new folder"
+            )
+        return False
+    try:
+        place.mkdir(parents=True)
+    except OSError as error:
+        raise RunError(f"{place}: cannot be made ({error.strerror}); choose another run directory") from error
+    return True
+
+
+class RunFolder:
+    """A run directory whose lock is held.
+
+    Parameters
+    ----------
+    path : Path
+        It exists.
+    scratch : path, optional
+        Folder for intermediate arrays; inside the run directory by default.
+
+    Attributes
+    ----------
+    path, scratch : Path
+    checkpoints : Checkpoints
+
+    Raises
+    ------
+    InputError
+        ``scratch`` cannot be a folder.
+    """
+
+    def __init__(self, path: Path, scratch: str | os.PathLike[str] | None) -> None:
+        self.path = path
+        self.scratch = _scratch_folder(path, scratch)
+        self.checkpoints = Checkpoints(path / _CHECKPOINTS)
+
+    @property
+    def tree(self) -> Path:
+        """The group of finished levels."""
+        return self.path / TREE_NAME
+
+    def prepare_scratch(self) -> None:
+        """Make the scratch folder, remembering every place it ever was, so that who finishes can clear them all."""
+        places = self.path / _SCRATCH_PLACES
+        known = places.read_text().splitlines() if places.exists() else []
+        if os.fspath(self.scratch) not in known:
+            write_file(places, ("\n".join([*known, os.fspath(self.scratch)]) + "\n").encode())
+        try:
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another --scratch") from error
+
+    def building(self, number: int) -> Path:
+        """Where a level is built, nothing there yet.
+
+        The level is no longer in the tree either: it could only be there if a process was killed before it could say so
+        in the manifest.
+        """
+        building = self.path / _BUILDING / level_name(number)
+        for place in (building, self.tree / level_name(number)):
+            shutil.rmtree(place, ignore_errors=True)
+        return building
+
+    def place(self, number: int) -> Level:
+        """Put a level that is built into the tree."""
+        target = self.tree / level_name(number)
+        move_folder(self.path / _BUILDING / level_name(number), target)
+        return Level(target, number)
+
+    def forget_unless_begun(self) -> None:
+        """Leave nothing of a run that was refused before it began."""
+        if not Manifest.exists(self.path):
+            self.clean()
+            (self.path / SNAPSHOT_NAME).unlink(missing_ok=True)
+
+    def clean(self) -> None:
+        """Remove everything that only an unfinished run needs."""
+        places = self.path / _SCRATCH_PLACES
+        for place in places.read_text().splitlines() if places.exists() else []:
+            shutil.rmtree(place, ignore_errors=True)
+        for name in (_CHECKPOINTS, _BUILDING):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for left in self.path.glob(f"*{TEMPORARY_SUFFIX}"):
+            left.unlink(missing_ok=True)
+        places.unlink(missing_ok=True)
+
+
+def _scratch_folder(run: Path, scratch: str | os.PathLike[str] | None) -> Path:
+    if scratch is None:
+        return run.absolute() / _SCRATCH
+    base = Path(scratch)
+    if base.exists() and not base.is_dir():
+        raise InputError(f"{scratch}: is a file; give a folder for scratch")
+    # Several runs may share a scratch folder.
+    return base.absolute() / f"streamcurate-{xxhash.xxh3_64_hexdigest(os.fsencode(run.resolve()))}"

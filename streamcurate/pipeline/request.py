@@ -1,0 +1,161 @@
+"""What a user asks ``cluster`` for: options and arguments made one configuration, one folder, one executor."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.config import Config, Level, parse_levels
+from streamcurate.embeddings.store import as_embeddings
+from streamcurate.errors import ConfigError, InputError
+from streamcurate.pipeline.folder import RunFolder, make_run_folder
+from streamcurate.pipeline.job import Job
+from streamcurate.planning.model import check_levels
+from streamcurate.runs import Manifest, RunLock
+from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor, Silent
+from streamcurate.tree import Tree
+
+
+def cluster(
+    embeddings: Any,
+    run: str | os.PathLike[str] | None = None,
+    *,
+    levels: Sequence[Level | int] | str | None = None,
+    config: Config | str | os.PathLike[str] | None = None,
+    metric: str | None = None,
+    seed: int | None = None,
+    subset: str | os.PathLike[str] | NDArray[Any] | None = None,
+    memory_limit: int | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    prefetch: bool = True,
+    client: Any = None,
+    reuse: str | os.PathLike[str] | None = None,
+    progress: ProgressListener | None = None,
+) -> Tree:
+    """Build the hierarchy of clusters over embeddings; the same call again goes on where it stopped.
+
+    Hierarchical k-means with resampling (arXiv:2405.15613, section 3): k-means over the rows, then over its centroids,
+    and so on. The tree depends on the rows, levels, metric, seed and subset alone: memory limit, threads, block
+    sizes, interruptions change nothing in it.
+
+    Parameters
+    ----------
+    embeddings : Embeddings, path, or NumPy, CuPy, Dask or Zarr array
+        float16 or float32, shape (rows, dims).
+    run : path, optional
+        The run directory, made if need be. Without one the tree lives in a temporary folder as long as the object.
+    levels : sequence of Level or int, or str, optional
+        From the rows upwards; ``"5000,1000"`` is two levels without resampling.
+    config : Config or path, optional
+        Instead of ``levels``: a configuration, or a YAML file of one (ours or the authors' flat format).
+    metric : "l2" or "cosine", optional
+        Overrides the configuration's. Default l2.
+    seed : int, optional
+        Overrides the configuration's. Default 0.
+    subset : path of an .npy file, or ndarray, optional
+        Row numbers, or a mask, of the rows to use. Others get label -1.
+    memory_limit : int, optional
+        Bytes this process may use, the interpreter included; by default half of what is available.
+    scratch : path, optional
+        Folder for intermediate arrays; by default inside the run directory.
+    device : "auto", "cpu" or "gpu"
+    threads : int, optional
+        Blocks computed at a time; by default one for each processor.
+    prefetch : bool
+        Read the next block while computing this one.
+    client : dask.distributed.Client, optional
+        Not in this version.
+    reuse : path, optional
+        Another run of the same store, whose identical leading levels are taken over.
+    progress : ProgressListener, optional
+
+    Returns
+    -------
+    Tree
+
+    Raises
+    ------
+    InputError
+        Anything the caller can mend: configuration, rows, store, run directory, memory, disk.
+    """
+    if client is not None:
+        raise InputError("client: this version computes in one process; leave client out")
+    kernels.get_backend(device)
+    resolved = resolve_config(levels, config, metric, seed, subset)
+    listener = progress or Silent()
+    store = as_embeddings(embeddings)
+    budget = MemoryBudget.of(memory_limit, threads, prefetch)
+    check_levels(resolved, store.rows, store.dims, store.dtype, budget, store.name)
+    temporary = None
+    if run is None:
+        temporary = _TemporaryFolder()
+        run = temporary.path
+    place = Path(run)
+    created = make_run_folder(place)
+    try:
+        with RunLock(place), SerialExecutor(budget, listener) as executor:
+            chosen = subset if subset is not None else resolved.subset
+            folder = RunFolder(place, scratch)
+            try:
+                tree = Job(folder, store, resolved, chosen, executor, listener).finish(reuse)
+            except InputError:
+                folder.forget_unless_begun()
+                raise
+    except InputError:
+        if created and not Manifest.exists(place):
+            shutil.rmtree(place, ignore_errors=True)
+        raise
+    if temporary is not None:
+        tree.keep_alive(temporary)
+    return tree
+
+
+def resolve_config(
+    levels: Sequence[Level | int] | str | None,
+    config: Config | str | os.PathLike[str] | None,
+    metric: str | None,
+    seed: int | None,
+    subset: str | os.PathLike[str] | NDArray[Any] | None,
+) -> Config:
+    """The configuration that levels, or a file, and the overriding options make.
+
+    Raises
+    ------
+    ConfigError
+        Both or neither of levels and config, or a value out of range.
+    """
+    if (levels is None) == (config is None):
+        raise ConfigError("levels and config: give exactly one of them (--levels 5000,1000 or --config levels.yaml)")
+    if levels is not None:
+        parsed = parse_levels(levels) if isinstance(levels, str) else levels
+        resolved = Config(tuple(Level(level) if isinstance(level, int) else level for level in parsed))
+    else:
+        assert config is not None
+        resolved = config if isinstance(config, Config) else Config.from_file(config)
+    if metric is not None:
+        resolved = replace(resolved, metric=metric)
+    if seed is not None:
+        resolved = replace(resolved, seed=seed)
+    if subset is not None:
+        resolved = replace(resolved, subset="array in memory" if isinstance(subset, np.ndarray) else os.fspath(subset))
+    return resolved
+
+
+class _TemporaryFolder:
+    """A folder that goes with the object, or with the process."""
+
+    def __init__(self) -> None:
+        self.path = tempfile.mkdtemp(prefix="streamcurate-")
+        weakref.finalize(self, shutil.rmtree, self.path, ignore_errors=True)
