@@ -54,7 +54,8 @@ def check_levels(config: Config, rows: int, dims: int, dtype: np.dtype[Any], bud
                 work.cost(dims, kind),
             )
         # How many rows a subset names, or leaves splits give, is known only later; seeding asks again then.
-        if config.subset is None if index == 0 else config.levels[index - 1].splits == 1:
+        known = config.levels[index - 1].splits == 1 if index else config.subset is None
+        if known:
             _check_seeding(level, index, points, dims, budget)
         points = level.most_clusters
 
