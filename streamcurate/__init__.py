@@ -15,14 +15,17 @@ if TYPE_CHECKING:
     from streamcurate.config import Config, Level, Resampling
     from streamcurate.curated import Tree, assign, cluster, open_tree, sample
     from streamcurate.embeddings import Embeddings, as_embeddings, ingest, open_embeddings
-    from streamcurate.errors import InputError, StreamcurateError
+    from streamcurate.errors import DegenerateTreeWarning, InputError, StreamcurateError
     from streamcurate.sampling import Selection
+    from streamcurate.streaming import ProgressListener
 
 _HOMES = {
     "Config": "config",
     "Embeddings": "embeddings",
+    "DegenerateTreeWarning": "errors",
     "InputError": "errors",
     "Level": "config",
+    "ProgressListener": "streaming",
     "Resampling": "config",
     "Selection": "sampling",
     "StreamcurateError": "errors",
@@ -53,9 +56,11 @@ def __dir__() -> list[str]:
 
 __all__ = [
     "Config",
+    "DegenerateTreeWarning",
     "Embeddings",
     "InputError",
     "Level",
+    "ProgressListener",
     "Resampling",
     "Selection",
     "StreamcurateError",

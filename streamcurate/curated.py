@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from typing import Any
 
 from streamcurate import pipeline
 from streamcurate.clustering.assign import Assignment, assign_rows
 from streamcurate.embeddings.store import as_embeddings
+from streamcurate.errors import DegenerateTreeWarning
 from streamcurate.sampling import Selection
 from streamcurate.sampling import sample as draw
 from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor
@@ -35,6 +37,9 @@ class Tree(StoredTree):
 
 def cluster(embeddings: Any, run: str | os.PathLike[str] | None = None, **options: Any) -> Tree:
     tree = pipeline.cluster(embeddings, run, **options)
+    if options.get("progress") is None:  # who listens has been told
+        for text in tree.warnings:
+            warnings.warn(text, DegenerateTreeWarning, stacklevel=2)
     return _held(tree)
 
 

@@ -39,6 +39,10 @@ class MemoryLimitError(InputError):
     """What was asked for cannot be done within the memory limit."""
 
 
+class DegenerateTreeWarning(UserWarning):
+    """A level came out lopsided, or with empty clusters; the text says how, and what to change."""
+
+
 class CapacityError(InputError):
     """A sample larger than what the tree can give was asked for."""
 

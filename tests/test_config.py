@@ -96,6 +96,19 @@ class TestOwnFormat:
         assert level == Level(5, tolerance=0.5, fit_rows=9)
         assert json.loads(json.dumps(Config([level], seed=np.uint64(3)).to_mapping()))["seed"] == 3
 
+    def test_a_number_is_a_level_of_so_many_clusters(self, tmp_path):
+        assert from_text(tmp_path, "levels: [5_000, {clusters: 100, splits: 2}, 10]").levels == (
+            Level(5000),
+            Level(100, splits=2),
+            Level(10),
+        )
+        assert Config([200, Level(20)]) == Config((Level(200), Level(20)))
+        for dtype in (np.int64, np.uint16):
+            config = Config(list(np.array([200, 20], dtype)))
+            assert config == Config((Level(200), Level(20)))
+            assert {type(level.clusters) for level in config.levels} == {int}
+            assert Config.from_mapping({"levels": list(np.array([200, 20], dtype))}) == config
+
     def test_paths_become_text(self):
         assert Config((Level(5),), subset=Path("rows.npy")).subset == "rows.npy"
 
@@ -131,9 +144,12 @@ class TestRefusals:
             ("levels: [{n_clusters: 9}]", ["levels[0].n_clusters: unknown key", "did you mean clusters?"]),
             ("levels: [{clusters: 9, zzz: 1}]", ["levels[0].zzz: unknown key", "known keys: clusters, splits"]),
             ("levels: [{splits: 9}]", ["levels[0].clusters: is missing"]),
-            ("levels: []", ["levels.yaml: levels: ", "at least one"]),
+            ("levels: []", ["levels.yaml: levels: the list is empty", "at least one", "e.g. [5000, 1000]"]),
             ("levels: 5", ["levels.yaml: levels: holds 5", "clusters"]),
-            ("levels: [5]", ["levels[0]: holds 5", "clusters: 1000"]),
+            ("levels: [many]", ["levels[0]: holds 'many'", "clusters: 1000", "just 1000"]),
+            ("levels: [true]", ["levels[0]: holds True", "clusters: 1000"]),
+            ("levels: [0]", ["levels.yaml: levels[0].clusters: 0", "from 1 to"]),
+            ("levels: [9, 3.0]", ["levels[1].clusters: 3.0", "write 3"]),
             ("seed: 1", ["levels.yaml: the key levels is missing"]),
             ("", ["levels.yaml: holds nothing"]),
             ("- 1", ["levels.yaml: holds a list"]),
@@ -197,7 +213,7 @@ class TestRefusals:
         with pytest.raises(ConfigError, match="cannot be read as text"):
             Config.from_file(tmp_path / "x.yaml")
 
-    @pytest.mark.parametrize("levels", [5, "5", None, (), [5]])
+    @pytest.mark.parametrize("levels", [5, "5", None, (), [0], ["5"], [True], [2.5], [np.float32(5)]])
     def test_levels_from_python(self, levels):
         with pytest.raises(ConfigError, match="levels"):
             Config(levels)

@@ -53,6 +53,7 @@ def command(
     The same line again goes on where an earlier one stopped, and does nothing once the run is finished. Memory limit,
     scratch, device and threads may change in between; levels, metric, seed and subset may not.
     """
+    from streamcurate.cli.errors import announce
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.errors import ConfigError
@@ -78,5 +79,8 @@ def command(
             reuse=reuse,
             progress=progress,
         )
+    if quiet:  # no progress, but nothing silent
+        for text in tree.warnings:
+            announce(f"warning: {text}")
     clusters = ", ".join(f"{record.clusters:,}" for record in tree.manifest.levels)
     click.echo(f"{run}: {clusters} clusters, digest {tree.digest}")

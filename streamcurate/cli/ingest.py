@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import click
 
 from streamcurate.cli.progress import Progress
@@ -22,6 +24,7 @@ from streamcurate.cli.signals import set_resume_hint
     show_default=True,
     help="What to do with rows that hold NaN, Inf or values beyond the dtype.",
 )
+@click.option("--metric", type=click.Choice(["l2", "cosine"]), help="cosine: rows of zeros are bad rows too.")
 @click.option("--quiet", is_flag=True, help="Show no progress.")
 def command(
     sources: tuple[str, ...],
@@ -31,6 +34,7 @@ def command(
     dtype: str | None,
     rows_per_chunk: int | None,
     on_bad_row: str,
+    metric: Literal["l2", "cosine"] | None,
     quiet: bool,
 ) -> None:
     """Read embeddings from SOURCES (.npy, .parquet, Zarr) into the new store OUT.
@@ -51,6 +55,7 @@ def command(
             dtype=dtype,
             rows_per_chunk=rows_per_chunk,
             on_bad_row="drop" if on_bad_row == "drop" else "error",
+            metric=metric,
             progress=progress,
         )
     size = format_bytes(embeddings.rows * embeddings.dims * embeddings.dtype.itemsize)

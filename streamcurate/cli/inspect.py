@@ -1,8 +1,11 @@
-"""``streamcurate inspect``: what lies at a path."""
+"""``streamcurate inspect``: what lies at a path. It changes nothing there."""
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any
 
 import click
 
-from streamcurate.errors import InputError
+from streamcurate.errors import InputError, StoreError
 
 # Rows whose norms are shown, in this many places of the store.
 _SAMPLE_ROWS = 1024
@@ -43,7 +46,7 @@ class Kind:
 @click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: str, as_json: bool) -> None:
-    """Show what the store or run at PATH holds."""
+    """Show what the store, the run or the labels of new rows at PATH hold."""
     kind = next(kind for kind in KINDS if kind.recognises(path))
     description = kind.describe(path)
     if as_json:
@@ -95,7 +98,7 @@ def _run_lines(path: str, run: dict[str, Any]) -> list[tuple[str, str]]:
     manifest = Manifest.read(path)
     store = manifest.store
     lines = [
-        ("complete", "yes" if run["complete"] else "no; give the same cluster command again to go on"),
+        ("complete", "yes" if run["complete"] else f"no; {_how_to_go_on(path)}"),
         ("digest", run["digest"] or "none yet"),
         ("seed", str(run["seed"])),
         ("metric", run["metric"]),
@@ -105,14 +108,80 @@ def _run_lines(path: str, run: dict[str, Any]) -> list[tuple[str, str]]:
         lines.append(("subset", f"{manifest.subset.path}: {manifest.subset.rows:,} rows"))
     for number, level in enumerate(run["levels"], start=1):
         sizes = level["sizes"]
+        # From level 2 on, what is clustered are the clusters of the level below.
+        members = "rows" if number == 1 else "points"
         lines.append(
             (
                 f"level {number}",
-                f"{level['clusters']:,} clusters of {level['rows']:,} rows, inertia {level['inertia']:g}, "
+                f"{level['clusters']:,} clusters of {level['rows']:,} {members}, inertia {level['inertia']:g}, "
                 f"{level['empty']:,} empty, sizes {sizes['min']:,} to {sizes['max']:,}, median {sizes['median']:g}",
             )
         )
     return lines + [("warning", warning) for warning in run["warnings"]]
+
+
+def _how_to_go_on(path: str) -> str:
+    writer = _writer_of(path)
+    return "give the same cluster command again to go on" if writer is None else f"it is being written by {writer}"
+
+
+def _writer_of(path: str) -> str | None:
+    """The living process that writes a run directory, None where there is none. Nothing is written."""
+    from streamcurate.runs.lock import LOCK_NAME
+
+    try:
+        descriptor = os.open(Path(path) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # Shared, so that two who look do not take each other for the writer; given back on closing, at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        # Other errors: a file system without locks, which has no writer either.
+        return _signature(descriptor) if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _signature(descriptor: int) -> str:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
+    except (ValueError, KeyError, TypeError):
+        return "another process"
+
+
+# -- labels of new rows ------------------------------------------------------------------------------------------------
+
+
+def _is_labels(path: str) -> bool:
+    from streamcurate.storage import node_kind, open_group_attributes
+
+    return node_kind(path) == "group" and open_group_attributes(path).get("kind") == "labels"
+
+
+def _describe_labels(path: str) -> dict[str, Any]:
+    from streamcurate.storage import list_arrays, open_group_attributes
+    from streamcurate.tree import level_name
+
+    if path.rstrip("/").endswith(".partial"):
+        raise InputError(f"{path}: an unfinished assign; give the same assign command again, then inspect its labels")
+    levels = 0
+    while "labels" in (arrays := list_arrays(Path(path) / level_name(levels + 1))):
+        shape, _ = arrays["labels"]
+        levels += 1
+    if not levels:
+        raise StoreError(f"{path}: labels of new rows, but without the labels of level 1; assign them again")
+    return {"rows": shape[0], "levels": levels, "tree": open_group_attributes(path)["tree"]}
+
+
+def _labels_lines(path: str, labels: dict[str, Any]) -> list[tuple[str, str]]:
+    return [
+        ("rows", f"{labels['rows']:,}"),
+        ("levels", str(labels["levels"])),
+        ("tree", f"{labels['tree']['path']}, digest {labels['tree']['digest']}"),
+    ]
 
 
 # -- stores ------------------------------------------------------------------------------------------------------------
@@ -179,15 +248,27 @@ def _norms(embeddings: Any) -> str:
 
 def _is_anything(path: str) -> bool:
     from streamcurate.embeddings.store import PARTIAL_SUFFIX
+    from streamcurate.runs.lock import LOCK_NAME
+    from streamcurate.storage import node_kind
 
     place = path.rstrip("/")
     if place.endswith(PARTIAL_SUFFIX) and (Path(place) / "job.json").exists():
         raise InputError(f"{path}: an unfinished ingest; give the same ingest command again, then inspect the store")
+    if (Path(path) / LOCK_NAME).exists() and node_kind(path) is None:
+        if (writer := _writer_of(path)) is not None:
+            raise InputError(
+                f"{path}: a run that is being written by {writer}; nothing is finished yet, inspect it later"
+            )
+        raise InputError(
+            f"{path}: a run that was stopped before its first result; nothing is finished yet; give the same cluster "
+            "command again"
+        )
     return True
 
 
 # The first that recognises a path describes it; the last takes everything, and its errors say what a path can be.
 KINDS = (
     Kind("run", _is_run, _describe_run, _run_lines),
+    Kind("labels", _is_labels, _describe_labels, _labels_lines),
     Kind("embeddings", _is_anything, _describe_store, _store_lines),
 )

@@ -127,7 +127,8 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
     metric: Metric = "cosine" if tree.metric == "cosine" else "l2"
     points = Points.all_of(embeddings)
     statistics, _ = executor.run(StatisticsPass(metric), points, None)
-    check_usable(statistics, embeddings.name, metric)
+    fix = "drop them when ingesting (--on-bad-row drop, with --metric cosine for zero rows)"
+    check_usable(statistics, embeddings.name, metric, fix=fix, zero_fix=fix)
     upper_bytes = 8 * sum(level.points for level in tree.levels[1:])
     coarse = first.stored_coarse_centroids
     prepared_clusters = first.clusters if coarse is None else coarse.rows

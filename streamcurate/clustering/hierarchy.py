@@ -63,7 +63,14 @@ def measure(points: Points, around: Surroundings, unit_rows: int = 0) -> tuple[S
     return statistics, digests
 
 
-def check_usable(statistics: Statistics, name: str, metric: str, identify: str = "") -> None:
+def check_usable(
+    statistics: Statistics,
+    name: str,
+    metric: str,
+    identify: str = "",
+    fix: str = "drop them when ingesting (--on-bad-row drop) or leave them out with --subset",
+    zero_fix: str = "use metric l2, or leave them out with --subset",
+) -> None:
     """Refuse rows that have no distance.
 
     Raises
@@ -71,7 +78,6 @@ def check_usable(statistics: Statistics, name: str, metric: str, identify: str =
     DataError
         Naming how many, and the first.
     """
-    fix = "drop them when ingesting (--on-bad-row drop) or leave them out with --subset"
     if statistics.bad_rows:
         raise DataError(
             f"{name}: {statistics.bad_rows:,} rows hold NaN or Inf "
@@ -80,7 +86,7 @@ def check_usable(statistics: Statistics, name: str, metric: str, identify: str =
     if metric == "cosine" and statistics.zero_rows:
         raise DataError(
             f"{name}: {statistics.zero_rows:,} rows are zero and have no direction under metric cosine "
-            f"(first: row {statistics.first_zero_row}{identify}); use metric l2, or leave them out with --subset"
+            f"(first: row {statistics.first_zero_row}{identify}); {zero_fix}"
         )
 
 

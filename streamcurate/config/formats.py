@@ -49,7 +49,8 @@ def flat_to_own(mapping: Mapping[Any, Any]) -> tuple[dict[str, Any], tuple[str, 
     ----------
     mapping : mapping
         The keys of a flat file. A value per level may be a list, or one value for all levels. ``n_resampling_steps``
-        counts the first fit there, so that 10 is ``steps: 9`` in ours and 1 is no resampling.
+        counts the first fit there, so that 10 is ``steps: 9`` in ours and 1 is no resampling. A relative
+        ``subset_indices_path`` is taken relative to the working directory, not to the file.
 
     Returns
     -------

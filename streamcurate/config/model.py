@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from numbers import Real
 from typing import Any
 
 from streamcurate.config.checks import choice, inside, is_list, kind, known_keys, share, whole_number
@@ -140,12 +141,14 @@ class Config:
     Parameters
     ----------
     levels : sequence of Level
-        From the rows upwards; each with fewer clusters than the one below gives.
+        From the rows upwards; each with fewer clusters than the one below gives. A whole number of any library stands
+        for ``Level(clusters)``.
     metric : {"l2", "cosine"}
     seed : int
         From 0 to 2**64 - 1.
     subset : str or None
-        NPY file with the row numbers to use; None uses all rows.
+        NPY file with the row numbers to use; None uses all rows. A relative path is taken relative to the working
+        directory of the run, not to the file that names it.
     notes : tuple of str
         What the reader of a file should tell the user. No part of equality or of :meth:`identity`.
 
@@ -178,8 +181,13 @@ class Config:
                 )
             _set(self, "subset", os.fspath(subset))
         levels: Any = self.levels
-        if not is_list(levels) or not levels:
-            raise ConfigError(f"levels: {levels!r} is no list of levels; give at least one, lowest first")
+        if not is_list(levels):
+            raise ConfigError(
+                f"levels: {levels!r} is no list of levels; give one, lowest level first, e.g. [5000, 1000]"
+            )
+        if not levels:
+            raise ConfigError("levels: the list is empty; give at least one level, lowest first, e.g. [5000, 1000]")
+        levels = tuple(_plain_level(f"levels[{index}]", level) for index, level in enumerate(levels))
         for index, level in enumerate(levels):
             if not isinstance(level, Level):
                 raise ConfigError(f"levels[{index}]: {level!r} is no level; give Level(clusters)")
@@ -191,7 +199,7 @@ class Config:
                     "a level must have fewer clusters than the one below it gives; list the levels from the largest "
                     "number of clusters to the smallest"
                 )
-        _set(self, "levels", tuple(levels))
+        _set(self, "levels", levels)
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str]) -> Config:
@@ -211,7 +219,8 @@ class Config:
         Parameters
         ----------
         mapping : mapping
-            Keys ``metric``, ``seed``, ``subset``, ``levels``; or those of the flat format.
+            Keys ``metric``, ``seed``, ``subset``, ``levels``; or those of the flat format. A level is a mapping, or
+            just its number of clusters. A relative path of a subset is taken relative to the working directory.
         origin : str
             Where the mapping comes from; messages begin with it.
 
@@ -231,7 +240,8 @@ class Config:
                 raise ConfigError("the key levels is missing; give a list such as [{clusters: 1000}, {clusters: 100}]")
             if not is_list(mapping["levels"]):
                 raise ConfigError(
-                    f"levels: holds {kind(mapping['levels'])}, not a list; begin each level with '- clusters:'"
+                    f"levels: holds {kind(mapping['levels'])}, not a list; write [5000, 1000], "
+                    "or begin each level with '- clusters:'"
                 )
             levels = tuple(_level(f"levels[{index}]", value) for index, value in enumerate(mapping["levels"]))
             options = {key: mapping[key] for key in ("metric", "seed", "subset") if key in mapping}
@@ -275,9 +285,23 @@ def parse_levels(text: str) -> tuple[Level, ...]:
         )
 
 
+def _plain_level(where: str, value: object) -> object:
+    """A number of clusters as the level it stands for; anything else as it is."""
+    if isinstance(value, bool) or not isinstance(value, Real):
+        return value
+    with inside(f"{where}."):
+        return Level(value)  # type: ignore[arg-type]  # what is no whole number is refused there
+
+
 def _level(where: str, value: object) -> Level:
+    value = _plain_level(where, value)
+    if isinstance(value, Level):
+        return value
     if not isinstance(value, Mapping):
-        raise ConfigError(f"{where}: holds {kind(value)}, not keys with values; write 'clusters: 1000'")
+        raise ConfigError(
+            f"{where}: holds {kind(value)}, neither keys with values nor a number of clusters; "
+            "write 'clusters: 1000', or just 1000"
+        )
     with inside(f"{where}."):
         known_keys(value, _LEVEL_KEYS)
         if "clusters" not in value:

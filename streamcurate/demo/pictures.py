@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from streamcurate.demo.curation import Curated
 
 _DOTS_PER_INCH = 110
-_BEFORE, _AFTER = "#b0b7c3", "#2563eb"
+_BEFORE, _RANDOM, _AFTER = "#b0b7c3", "#d97706", "#2563eb"
 _RINGS = ("#2563eb", "#dc2626", "#059669", "#d97706", "#7c3aed")
 _SIDE = 8  # pixels of an image
 _COLUMNS = 10  # images in a line
@@ -26,7 +26,7 @@ _COLUMNS = 10  # images in a line
 
 def draw_picture(curated: Curated) -> bytes:
     """The picture of a pool, as the content of a PNG file."""
-    figure = _rings(curated) if curated.pool.name == "rings" else _digits(curated)
+    figure = make_figure(curated)
     FigureCanvasAgg(figure)
     content = io.BytesIO()
     # Nothing of the day or the library, so that the same demo writes the same file.
@@ -34,16 +34,23 @@ def draw_picture(curated: Curated) -> bytes:
     return content.getvalue()
 
 
+def make_figure(curated: Curated) -> Figure:
+    """The picture of a pool before it is drawn."""
+    return _rings(curated) if curated.pool.name == "rings" else _digits(curated)
+
+
 def _rings(curated: Curated) -> Figure:
     pool = curated.pool
     figure = Figure(figsize=(10.5, 2.5), layout="constrained")
     panels = (
         (None, f"{len(pool.rows):,} points", curated.before, 0.6),
-        (curated.at_random, f"{pool.size:,} at random", curated.random, 2.5),
-        (curated.selection.rows, f"{pool.size:,} drawn by streamcurate", curated.after, 2.5),
+        (curated.at_random, f"{pool.size:,} at random", curated.random, 5),
+        (curated.selection.rows, f"{pool.size:,} drawn by streamcurate", curated.after, 5),
     )
     colours = np.array(_RINGS)
-    for axes, (rows, title, value, size) in zip(figure.subplots(1, 3), panels, strict=True):
+    # One scale, whatever the outermost points of a draw.
+    beside = figure.subplots(1, 3, sharex=True, sharey=True)
+    for axes, (rows, title, value, size) in zip(beside, panels, strict=True):
         points = pool.rows if rows is None else pool.rows[rows]
         groups = pool.groups if rows is None else pool.groups[rows]
         axes.scatter(points[:, 0], points[:, 1], s=size, c=colours[groups], linewidths=0)
@@ -57,12 +64,16 @@ def _digits(curated: Curated) -> Figure:
     pool = curated.pool
     figure = Figure(figsize=(10.5, 3.4), layout="constrained")
     bars, random, balanced = figure.subplots(1, 3, width_ratios=[1.3, 1, 1])
-    before, after = shares(pool.counts()), shares(pool.counts(curated.selection.rows))
-    place, width = np.arange(len(before)), 0.4
-    bars.bar(place - width / 2, before, width, color=_BEFORE, label=f"{len(pool.rows)} images, KL {curated.before:.3f}")
-    bars.bar(place + width / 2, after, width, color=_AFTER, label=f"{pool.size} drawn, KL {curated.after:.3f}")
-    bars.axhline(1 / len(before), color="black", linewidth=0.8, linestyle=":")
-    bars.set_xticks(place, pool.group_names)
+    series = (
+        (None, _BEFORE, f"all {len(pool.rows)}, KL {curated.before:.3f}"),
+        (curated.at_random, _RANDOM, f"{pool.size} at random, KL {curated.random:.3f}"),
+        (curated.selection.rows, _AFTER, f"{pool.size} drawn by streamcurate, KL {curated.after:.3f}"),
+    )
+    places, width = np.arange(len(pool.group_names)), 0.27
+    for number, (rows, colour, label) in enumerate(series, start=-1):
+        bars.bar(places + number * width, shares(pool.counts(rows)), width, color=colour, label=label)
+    bars.axhline(1 / len(places), color="black", linewidth=0.8, linestyle=":")
+    bars.set_xticks(places, pool.group_names)
     bars.set_ylabel("share")
     bars.set_xlabel("digit")
     bars.legend(frameon=False, fontsize=9)
@@ -70,7 +81,7 @@ def _digits(curated: Curated) -> Figure:
     _grid(random, pool.rows, pool.groups, curated.at_random)
     random.set_title(f"{pool.size} at random, KL {curated.random:.3f}", fontsize=10)
     _grid(balanced, pool.rows, pool.groups, curated.selection.rows)
-    balanced.set_title(f"{pool.size} drawn by streamcurate", fontsize=10)
+    balanced.set_title(f"{pool.size} drawn by streamcurate, KL {curated.after:.3f}", fontsize=10)
     return figure
 
 

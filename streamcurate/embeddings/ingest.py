@@ -42,7 +42,8 @@ def ingest(
     Parameters
     ----------
     sources : path, glob pattern, array, or a list of these
-        .npy, .parquet, Zarr arrays and groups, NumPy, CuPy and Dask arrays. Rows come in the order of the list.
+        .npy, .parquet, Zarr arrays and groups (paths or open), NumPy, CuPy and Dask arrays. Rows come in the order of
+        the list.
     out : path
         The store to make.
     column : str, optional
@@ -56,7 +57,7 @@ def ingest(
     on_bad_row : {"error", "drop"}
         What to do with rows that hold NaN or Inf or values beyond ``dtype``.
     metric : {"l2", "cosine"}, optional
-        Under "cosine" rows of norm 0 are bad rows too.
+        Under "cosine" rows of zeros are bad rows too.
     progress : ProgressListener, optional
     memory_limit : int or str, optional
         Refuse chunks that do not fit.

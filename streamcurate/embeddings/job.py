@@ -106,7 +106,8 @@ def make_options(
         "dtype": chosen,
         "rows_per_chunk": None if rows_per_chunk is None else int(rows_per_chunk),
         "on_bad_row": on_bad_row,
-        "metric": metric,
+        # Nothing more is checked under l2 than without a metric, so that the two make the same store.
+        "metric": "cosine" if metric == "cosine" else None,
     }
 
 
@@ -203,7 +204,7 @@ def is_finished(target: str, job: Job) -> bool:
     if identity == job.identity:
         return True
     raise InputError(
-        f"{target}: already exists, made from {_difference(attributes, job)}; remove it or choose another destination"
+        f"{target}: already exists, made {_difference(attributes, job)}; remove it or choose another destination"
     )
 
 
@@ -213,11 +214,11 @@ def _difference(attributes: dict[str, Any], job: Job) -> str:
         earlier = attributes["options"].get(key)
         if earlier != value:
             name = key.replace("_", "-")
-            return f"the same with another {name}: {earlier or 'none'}, and now {value or 'none'}"
+            return f"with other options ({name}: {earlier or 'none'} before, {value or 'none'} now)"
     now = job.attributes(0)
     for before, after in zip(attributes.get("sources", []), now["sources"], strict=False):
         if before != after:
             if before.get("path") == after["path"]:
-                return f"{after['path']} as it was before it changed"
-            return f"other sources ({before.get('path')})"
-    return f"other sources ({attributes.get('source_count')} files, now {now['source_count']})"
+                return f"from {after['path']} as it was before it changed"
+            return f"from other sources ({before.get('path')})"
+    return f"from other sources ({attributes.get('source_count')} files, now {now['source_count']})"

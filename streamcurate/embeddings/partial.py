@@ -7,6 +7,7 @@ and the store itself, which is renamed to its place when it is finished.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -73,6 +74,19 @@ class Partial:
         parent = os.path.dirname(os.path.abspath(self.folder))
         if not os.path.isdir(parent):
             raise InputError(f"{self.folder}: the folder {parent} does not exist; make it first")
+        try:
+            self._make_and_lock()
+        except InputError:
+            self._unmake()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._lock.release()
+
+    def _make_and_lock(self) -> None:
         while True:
             try:
                 with disk_errors(self.folder), suppress(FileExistsError):
@@ -93,13 +107,29 @@ class Partial:
                 raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose another place") from error
             # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
             if self._lock_is_in_place():
-                return self
+                return
             self._lock.release()
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._lock.release()
+    def _unmake(self) -> None:
+        """Remove a folder that holds nothing but a lock nobody has, as where the device had no room to sign it."""
+        lock = self._path(LOCK_NAME)
+        with suppress(OSError):
+            if os.path.exists(lock):
+                descriptor = os.open(lock, os.O_RDWR)
+                try:
+                    try:
+                        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    except (BlockingIOError, PermissionError):  # what flock says where another process has it
+                        return
+                    except OSError:
+                        pass  # no locks on this file system, so nobody has one
+                    # Not the lock of somebody who removed this one and made the folder anew.
+                    ours = os.path.samestat(os.fstat(descriptor), os.stat(lock))
+                    if ours and os.listdir(self.folder) == [LOCK_NAME]:
+                        os.unlink(lock)
+                finally:
+                    os.close(descriptor)
+            os.rmdir(self.folder)  # fails where anything else lies in it
 
     def begin(self, job: dict[str, Any]) -> bool:
         """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared.

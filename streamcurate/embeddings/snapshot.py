@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from streamcurate.embeddings.fingerprint import fingerprint, unit_digests_of, unit_rows
@@ -29,17 +29,28 @@ class Snapshot:
         One for each unit of rows (see ``embeddings/fingerprint.py``).
     stamps : tuple of (bytes, modification time in ns)
         One for each stored chunk; none for an array in memory.
+    id_digests, id_stamps : tuple
+        Checksum, and size and time, of each stored chunk of the ids; none where there are no ids.
     """
 
     shape: tuple[int, int]
     dtype: str
     digests: tuple[str, ...]
     stamps: tuple[tuple[int, int], ...]
+    id_digests: tuple[str, ...] = ()
+    id_stamps: tuple[tuple[int, int], ...] = ()
 
     @classmethod
     def of(cls, embeddings: Embeddings, digests: list[str], stamps: tuple[tuple[int, int], ...]) -> Snapshot:
         """A snapshot from the checksums that a pass took; the stamps must have been read before that pass."""
-        return cls((embeddings.rows, embeddings.dims), embeddings.dtype.name, tuple(digests), stamps)
+        shape = (embeddings.rows, embeddings.dims)
+        return cls(shape, embeddings.dtype.name, tuple(digests), stamps).with_ids_of(embeddings)
+
+    def with_ids_of(self, embeddings: Embeddings) -> Snapshot:
+        """The same values, with the ids as they are now."""
+        stamps = _id_stamps(embeddings)
+        digests = tuple(_id_digest(embeddings, chunk) for chunk in range(len(stamps)))
+        return replace(self, id_digests=digests, id_stamps=stamps)
 
     @property
     def fingerprint(self) -> str:
@@ -48,8 +59,7 @@ class Snapshot:
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write as JSON, complete or not at all."""
-        value = {"shape": self.shape, "dtype": self.dtype, "digests": self.digests, "stamps": self.stamps}
-        write_json(path, value)
+        write_json(path, asdict(self))
 
     @classmethod
     def read(cls, path: str | os.PathLike[str]) -> Snapshot | None:
@@ -64,7 +74,9 @@ class Snapshot:
             value = json.loads(Path(path).read_bytes())
             rows, dims = value["shape"]
             stamps = tuple((int(size), int(time)) for size, time in value["stamps"])
-            return cls((int(rows), int(dims)), str(value["dtype"]), tuple(value["digests"]), stamps)
+            id_stamps = tuple((int(size), int(time)) for size, time in value["id_stamps"])
+            digests, id_digests = tuple(value["digests"]), tuple(value["id_digests"])
+            return cls((int(rows), int(dims)), str(value["dtype"]), digests, stamps, id_digests, id_stamps)
         except FileNotFoundError:
             return None
         except (ValueError, KeyError, TypeError) as error:
@@ -104,6 +116,37 @@ class Snapshot:
         self._compare(embeddings, sorted(units))
         return replace(self, stamps=now)
 
+    def check_ids(self, embeddings: Embeddings, most: int | None = None) -> Snapshot:
+        """Make sure that the ids still are what they were, as :meth:`check` does for the values.
+
+        Parameters
+        ----------
+        embeddings : Embeddings
+        most : int, optional
+            Read no more than so many of the chunks that look changed.
+
+        Raises
+        ------
+        StoreError
+            Ids changed, or are gone.
+        """
+        if not self.id_stamps:  # ids given to rows that had none contradict nothing
+            return self.with_ids_of(embeddings) if most is None else self
+        now = _id_stamps(embeddings)
+        if len(now) != len(self.id_stamps):
+            raise StoreError(
+                f"{embeddings.name}: its ids changed since the run began ({len(self.id_stamps)} chunks then, "
+                f"{len(now)} now); put them back, or begin a new run elsewhere"
+            )
+        touched = [chunk for chunk, stamp in enumerate(now) if stamp != self.id_stamps[chunk]]
+        for chunk in touched[:most]:
+            if _id_digest(embeddings, chunk) != self.id_digests[chunk]:
+                raise StoreError(
+                    f"{embeddings.name}: its ids changed since the run began (chunk {chunk}); "
+                    "put them back, or begin a new run elsewhere"
+                )
+        return replace(self, id_stamps=now)
+
     def spot_check(self, embeddings: Embeddings) -> None:
         """Make sure at little cost that these are the embeddings: where files differ in size or time, read samples.
 
@@ -115,6 +158,7 @@ class Snapshot:
         if stamps_of(embeddings) != self.stamps:
             count = len(self.digests)
             self._compare(embeddings, sorted({index * (count - 1) // _SAMPLES for index in range(_SAMPLES + 1)}))
+        self.check_ids(embeddings, _SAMPLES)
 
     def _compare(self, embeddings: Embeddings, units: list[int]) -> None:
         step = unit_rows(embeddings.dims, embeddings.dtype)
@@ -133,6 +177,15 @@ class Snapshot:
                     f"(chunk {first // height}) hold other values now; "
                     "put the store back, or begin a new run elsewhere"
                 )
+
+
+def _id_stamps(embeddings: Embeddings) -> tuple[tuple[int, int], ...]:
+    return () if embeddings.ids is None else tuple(embeddings.ids.stamps())
+
+
+def _id_digest(embeddings: Embeddings, chunk: int) -> str:
+    assert embeddings.ids is not None
+    return embeddings.ids.stored_digest(chunk)
 
 
 def stamps_of(embeddings: Embeddings) -> tuple[tuple[int, int], ...]:

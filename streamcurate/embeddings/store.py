@@ -6,7 +6,7 @@ import os
 from typing import Any, NoReturn
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 
 from streamcurate.embeddings.checks import check_floating, check_matrix, suffix_of
 from streamcurate.embeddings.memory import rows_of
@@ -31,6 +31,8 @@ class Embeddings:
     path : str or None
         Where the store lies; None for an array in memory.
     rows, dims : int
+    shape : tuple of int
+        (rows, dims).
     dtype : numpy.dtype
         float16 or float32.
     chunk_rows : int
@@ -38,7 +40,7 @@ class Embeddings:
     read_overhead_bytes : int
         Memory a read takes beside its result.
     array, ids : StoredArray or None
-        The stored embeddings and their ids, where there are any.
+        The stored embeddings and their ids, where there are any; ``ids[:3]`` reads the first three.
     attributes : dict
         What the store says of itself under the key ``streamcurate``: format, sources, options, fingerprint.
     """
@@ -65,6 +67,24 @@ class Embeddings:
 
     def __repr__(self) -> str:
         return f"Embeddings({self.name!r}, rows={self.rows}, dims={self.dims}, dtype={self.dtype})"
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, read into memory: what ``numpy.asarray`` gives."""
+        if self.path is None:
+            return np.array(self.read(0, self.rows), dtype=dtype, copy=copy)
+        if copy is False:
+            raise ValueError(
+                f"{self.name}: lies on disk, so that an array of it is always a copy; leave copy=False out"
+            )
+        return self.read(0, self.rows).astype(self.dtype if dtype is None else dtype, copy=False)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, dims)."""
+        return (self.rows, self.dims)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, shape (stop - start, dims), C-contiguous."""
@@ -151,7 +171,7 @@ def as_embeddings(value: Any) -> Embeddings:
 
     Parameters
     ----------
-    value : Embeddings, path, NumPy, CuPy, Dask or Zarr array
+    value : Embeddings, path, NumPy, CuPy, Dask or Zarr array, Zarr group
         float64 in memory is rounded to float32.
 
     Raises
@@ -175,19 +195,22 @@ def as_embeddings(value: Any) -> Embeddings:
 
 
 def zarr_path(value: Any) -> str | None:
-    """Folder of an open Zarr array, None for what is no Zarr array.
+    """Folder of an open Zarr array or group, None for what is neither.
 
     Raises
     ------
     InputError
-        A Zarr array that does not lie on a local disk.
+        A Zarr array or group that does not lie on a local disk.
     """
+    if isinstance(value, StoredArray):
+        return value.path
     if type(value).__module__.partition(".")[0] != "zarr":
         return None
     place = local_path(value)
     if place is None:
         raise InputError(
-            f"{value!r}: not a Zarr array on a local disk; save it to a folder, or give array[:] to hold it in memory"
+            f"{value!r}: not a Zarr array or group on a local disk; "
+            "save it to a folder, or give array[:] to hold it in memory"
         )
     return place
 

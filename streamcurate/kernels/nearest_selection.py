@@ -40,11 +40,6 @@ class NearestSelection:
         arrays = (self.counts, self.offsets, self.keys, self.rows)
         return sum(int(array.nbytes) for array in arrays) + (0 if self.ids is None else int(self.ids.nbytes))
 
-    @staticmethod
-    def dense_bytes(clusters: int, r: int) -> int:
-        """Bytes of a selection that has room for all clusters."""
-        return clusters * (16 * r + 16)
-
     @classmethod
     def empty(cls, clusters: int, r: int) -> NearestSelection:
         """A selection of nothing with room for all clusters: an accumulator."""
@@ -61,7 +56,7 @@ class NearestSelection:
     def combine(self, other: NearestSelection) -> NearestSelection:
         """The selection from both; where one has room for all clusters it is merged into in place and returned.
 
-        Otherwise a new one with room for all clusters is made (:meth:`dense_bytes`).
+        Otherwise a new one with room for all clusters is made: 16 (r + 1) bytes a cluster.
         """
         if (self.clusters, self.r) != (other.clusters, other.r):
             raise ValueError(

@@ -40,11 +40,6 @@ class ClusterSums:
         """Bytes held: 8 (limbs d + 1) a cluster, and 8 more for its number in a block's sums."""
         return int(self.limbs.nbytes + self.counts.nbytes + (0 if self.ids is None else self.ids.nbytes))
 
-    @staticmethod
-    def dense_bytes(clusters: int, dims: int, fixed_point: FixedPoint) -> int:
-        """Bytes of sums over all of so many clusters."""
-        return 8 * clusters * (fixed_point.limbs * dims + 1)
-
     @classmethod
     def empty(cls, clusters: int, dims: int, fixed_point: FixedPoint) -> ClusterSums:
         """Sums of no rows over all clusters: an accumulator."""
@@ -54,7 +49,7 @@ class ClusterSums:
     def combine(self, other: ClusterSums) -> ClusterSums:
         """The sums of both; where one of them covers all clusters it is added to in place and returned.
 
-        Otherwise a new accumulator over all clusters is made (:meth:`dense_bytes`).
+        Otherwise a new accumulator over all clusters is made.
         """
         if (self.fixed_point, self.clusters, self.limbs.shape[2]) != (
             other.fixed_point, other.clusters, other.limbs.shape[2],

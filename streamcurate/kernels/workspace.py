@@ -1,7 +1,7 @@
 """Work buffers that a thread keeps from call to call.
 
 Allocating and freeing megabytes for each tile makes the C allocator's heap grow in fragments; a buffer that stays is
-counted once. A thread's buffers are freed with the thread, or by :func:`release_workspace`.
+counted once. A thread's buffers are freed with the thread.
 """
 
 from __future__ import annotations
@@ -40,13 +40,3 @@ def work_array(name: str, shape: tuple[int, ...], dtype: Any) -> Array:
         _buffers.by_name[name] = buffer
     array: Array = buffer[:nbytes].view(kind).reshape(shape)
     return array
-
-
-def workspace_bytes() -> int:
-    """Bytes this thread's buffers hold now."""
-    return sum(buffer.nbytes + _ALIGNMENT for buffer in _buffers.by_name.values())
-
-
-def release_workspace() -> None:
-    """Free this thread's buffers."""
-    _buffers.by_name.clear()

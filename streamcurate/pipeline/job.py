@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,28 +84,31 @@ class Job:
         snapshot = Snapshot.read(self.run / SNAPSHOT_NAME) if earlier is not None else None
         borrowed: Manifest | None = None
         if snapshot is not None:
-            snapshot = snapshot.check(self.store)
+            snapshot = snapshot.check(self.store).check_ids(self.store)
             # Killed while it took levels over, it goes on doing so; a run to take from that is gone by now is no loss.
             if reuse is not None and earlier is not None and not earlier.complete and Manifest.exists(reuse):
                 borrowed = open_tree(reuse).manifest
         elif reuse is not None and earlier is None:
             borrowed = open_tree(reuse).manifest
             other = Snapshot.read(Path(reuse) / SNAPSHOT_NAME)
-            snapshot = other.check(self.store) if other is not None else None
+            snapshot = other.check(self.store).with_ids_of(self.store) if other is not None else None
         if snapshot is None:
             statistics, snapshot = self._measure(subset)
         wanted = self._manifest(snapshot, subset)
-        if borrowed is not None and earlier is None and not levels_in_common(borrowed, wanted):
-            raise RunError(
-                f"{reuse}: shares no level with this run ({'; '.join(differences(borrowed, wanted)) or 'none'}); "
-                "leave --reuse out"
-            )
+        if borrowed is not None and reuse is not None:
+            self._check_reused(borrowed, earlier or wanted, reuse)
         if earlier is not None and (changes := differences(earlier, wanted)):
             raise RunError(
                 f"{self.run}: was begun with other settings: {'; '.join(changes)}; "
                 "give the settings it was begun with, or choose another run directory"
             )
+        if earlier is not None and earlier.store.path != wanted.store.path:
+            # The same rows in another place: a run and its store were moved.
+            earlier = replace(earlier, store=wanted.store)
+            snapshot.write(self.run / SNAPSHOT_NAME)
+            earlier.write(self.run)
         if earlier is not None and earlier.complete:
+            Tree(self.run, earlier).check()
             self.folder.clean()
             self.listener.note(f"{self.run}: finished already, nothing to do")
             return Tree(self.run, earlier)
@@ -183,6 +187,20 @@ class Job:
         emit(RunStarted(engine=__version__, store=self.store.name))
         return manifest
 
+    def _check_reused(self, borrowed: Manifest, manifest: Manifest, reuse: str | os.PathLike[str]) -> None:
+        """Refuse a run that has nothing to take over, or whose levels are not what its manifest says."""
+        first, count = len(manifest.levels), levels_in_common(borrowed, manifest)
+        if not first and not count:
+            differing = differences(borrowed, manifest)
+            named = "; ".join(differing[:3]) + (f" and {len(differing) - 3} more" if len(differing) > 3 else "")
+            raise RunError(f"{reuse}: shares no level with this run ({named or 'none'}); leave --reuse out")
+        for level, record in zip(Tree(reuse, borrowed).levels[first:count], borrowed.levels[first:count], strict=True):
+            if level_digest(level) != record.digest:
+                raise RunError(
+                    f"{reuse}: level {level.number} is damaged: its arrays are not those the run finished with; "
+                    "leave --reuse out, or build that run again"
+                )
+
     def _take_over(self, manifest: Manifest, borrowed: Manifest, reuse: str | os.PathLike[str]) -> Manifest:
         """Copy the leading levels of another run that this one has not finished itself."""
         first, count = len(manifest.levels), levels_in_common(borrowed, manifest)
@@ -235,7 +253,7 @@ class Job:
         writer = LevelWriter(self.folder.building(number), points.source.rows, points.source.dims)
         built = build_level(points, statistics, level, around, writer)
         stored = self.folder.place(number)
-        warnings = built.warnings + warnings_of(number, rows_under(stored, below), built.sizes)
+        uneven = warnings_of(number, rows_under(stored, below), built.sizes)
         record = LevelRecord(
             clusters=len(built.sizes),
             rows=int(built.sizes.sum()),
@@ -245,9 +263,9 @@ class Job:
             seeding=built.seeding,
             iterations=built.iterations,
             digest=level_digest(stored),
-            warnings=warnings,
+            warnings=built.warnings + uneven,
         )
-        for text in warnings:
+        for text in uneven:
             around.emit(Warned(text=text, level=number))
         around.emit(
             LevelFinished(

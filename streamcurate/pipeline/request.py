@@ -22,7 +22,7 @@ from streamcurate.pipeline.folder import RunFolder, make_run_folder
 from streamcurate.pipeline.job import Job
 from streamcurate.planning.model import check_levels
 from streamcurate.runs import Manifest, RunLock
-from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor, Silent
+from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor, Silent, parse_bytes
 from streamcurate.tree import Tree
 
 
@@ -30,12 +30,12 @@ def cluster(
     embeddings: Any,
     run: str | os.PathLike[str] | None = None,
     *,
-    levels: Sequence[Level | int] | str | None = None,
+    levels: Sequence[Level | int] | int | str | None = None,
     config: Config | str | os.PathLike[str] | None = None,
     metric: str | None = None,
     seed: int | None = None,
     subset: str | os.PathLike[str] | NDArray[Any] | None = None,
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     device: str = "auto",
     threads: int | None = None,
@@ -66,8 +66,9 @@ def cluster(
         Overrides the configuration's. Default 0.
     subset : path of an .npy file, or ndarray, optional
         Row numbers, or a mask, of the rows to use. Others get label -1.
-    memory_limit : int, optional
-        Bytes this process may use, the interpreter included; by default half of what is available.
+    memory_limit : int or str, optional
+        Bytes this process may use, the interpreter included, as a number or like ``"4GiB"``; by default half of what is
+        available.
     scratch : path, optional
         Folder for intermediate arrays; by default inside the run directory.
     device : "auto", "cpu" or "gpu"
@@ -80,6 +81,8 @@ def cluster(
     reuse : path, optional
         Another run of the same store, whose identical leading levels are taken over.
     progress : ProgressListener, optional
+        An object whose methods ``started(name, rows)``, ``advanced(rows, bytes)``, ``finished()`` and ``note(text)``
+        are called as passes begin, go on and end.
 
     Returns
     -------
@@ -96,7 +99,8 @@ def cluster(
     resolved = resolve_config(levels, config, metric, seed, subset)
     listener = progress or Silent()
     store = as_embeddings(embeddings)
-    budget = MemoryBudget.of(memory_limit, threads, prefetch)
+    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+    budget = MemoryBudget.of(limit, threads, prefetch)
     check_levels(resolved, store.rows, store.dims, store.dtype, budget, store.name)
     temporary = None
     if run is None:
@@ -123,7 +127,7 @@ def cluster(
 
 
 def resolve_config(
-    levels: Sequence[Level | int] | str | None,
+    levels: Sequence[Level | int] | int | str | None,
     config: Config | str | os.PathLike[str] | None,
     metric: str | None,
     seed: int | None,
@@ -140,7 +144,8 @@ def resolve_config(
         raise ConfigError("levels and config: give exactly one of them (--levels 5000,1000 or --config levels.yaml)")
     if levels is not None:
         parsed = parse_levels(levels) if isinstance(levels, str) else levels
-        resolved = Config(tuple(Level(level) if isinstance(level, int) else level for level in parsed))
+        listed = [parsed] if isinstance(parsed, Level | int | np.integer) else parsed
+        resolved = Config(tuple(level if isinstance(level, Level) else Level(level) for level in listed))
     else:
         assert config is not None
         resolved = config if isinstance(config, Config) else Config.from_file(config)

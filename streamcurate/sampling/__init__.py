@@ -93,7 +93,7 @@ def sample(
         )
     leaves = tree.levels[0]
     capacities = hierarchy.sizes * multiplier
-    included, lower = NOTHING, None
+    included, lower, above = NOTHING, None, 0
     if include is not None:
         included = read_included(include, leaves.stored_labels, tree.path)
         if included.size > size:
@@ -102,13 +102,15 @@ def sample(
                 "size is the total, the earlier rows included; ask for more, or leave the earlier draw out"
             )
         lower = included.lower(len(capacities))
-        capacities += included.above(len(capacities), multiplier)
+        kept = included.above(len(capacities), multiplier)
+        above = int(kept.sum())
+        capacities += kept
     capacity = int(capacities.sum())
     if size > capacity:
         remedy = f"ask for {capacity:,} or less, or raise the multiplier above {multiplier}"
         raise CapacityError(
             f"{tree.path}: {size:,} rows are asked for, at most {capacity:,} can be drawn "
-            f"({hierarchy.rows:,} rows, each up to {_times(multiplier)}); {remedy}"
+            f"({hierarchy.rows:,} rows, each up to {_times(multiplier)}{_beside(above)}); {remedy}"
         )
     quotas = leaf_quotas(hierarchy, size, capacities, seed=seed, lower=lower)
     rows, copies = draw_rows(
@@ -125,3 +127,9 @@ def _whole(name: str, value: Any, least: int, most: int) -> int:
 
 def _times(multiplier: int) -> str:
     return "once" if multiplier == 1 else f"{multiplier} times"
+
+
+def _beside(above: int) -> str:
+    """What rows drawn more often before than they may be now add to the capacity."""
+    copies = "1 copy" if above == 1 else f"{above:,} copies"
+    return f", and {copies} above that in the earlier draw" if above else ""

@@ -35,6 +35,24 @@ def writer_for(path: str | os.PathLike[str]) -> Writer:
     return WRITERS[suffix]
 
 
+def write_as(selection: Selection, path: str | os.PathLike[str], suffix: str) -> None:
+    """Write the format of ``suffix`` to a path with that suffix or none.
+
+    Raises
+    ------
+    InputError
+        ``path`` has another suffix, or cannot be written there.
+    """
+    write = WRITERS[suffix]
+    found = Path(path).suffix
+    if found and writer_for(path) is not write:
+        raise InputError(
+            f"{path}: its suffix is {found!r}, to_{suffix[1:]} writes {suffix}; "
+            "name the file so, or use save, which goes by the suffix"
+        )
+    write(selection, path)
+
+
 def check_destination(path: str | os.PathLike[str]) -> None:
     """Refuse a place that cannot be written to, before any work is done.
 

@@ -122,28 +122,34 @@ class Selection:
         return labels, np.asarray(first.stored_distances.take(rows), dtype=np.float32)
 
     def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write one line per distinct row: row, id (where there are ids), label_1 .. label_L, distance, copies."""
-        from streamcurate.sampling.export import write_parquet
+        """Write one line per distinct row: row, id (where there are ids), label_1 .. label_L, distance, copies.
 
-        write_parquet(self, path)
+        Raises
+        ------
+        InputError
+            The path has the suffix of another format, or the file cannot be written there.
+        """
+        self._write_as(path, ".parquet")
 
     def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of :meth:`to_parquet` with a header line."""
-        from streamcurate.sampling.export import write_csv
-
-        write_csv(self, path)
+        """Write the columns of :meth:`to_parquet` with a header line; raises as it does."""
+        self._write_as(path, ".csv")
 
     def to_npy(self, path: str | os.PathLike[str]) -> None:
-        """Write :attr:`rows`: int64, ascending, repeated per copy."""
-        from streamcurate.sampling.export import write_npy
-
-        write_npy(self, path)
+        """Write :attr:`rows`: int64, ascending, repeated per copy; raises as :meth:`to_parquet` does."""
+        self._write_as(path, ".npy")
 
     def to_txt(self, path: str | os.PathLike[str]) -> None:
-        """Write one id a line (the row number where there are no ids), repeated per copy."""
-        from streamcurate.sampling.export import write_txt
+        """Write one id a line (the row number where there are no ids), repeated per copy.
 
-        write_txt(self, path)
+        Raises
+        ------
+        InputError
+            The path has the suffix of another format, or the file cannot be written there.
+        DataError
+            An id contains a line break.
+        """
+        self._write_as(path, ".txt")
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write in the format that the suffix names: .parquet, .npy, .csv or .txt. An existing file is replaced.
@@ -156,6 +162,11 @@ class Selection:
         from streamcurate.sampling.export import writer_for
 
         writer_for(path)(self, path)
+
+    def _write_as(self, path: str | os.PathLike[str], suffix: str) -> None:
+        from streamcurate.sampling.export import write_as
+
+        write_as(self, path, suffix)
 
     def _looked_up(self) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.float32]]]:
         for start in range(0, len(self.unique_rows), BATCH):

@@ -8,12 +8,14 @@ everything else (compression, shards, chunked columns, other byte orders) goes t
 from __future__ import annotations
 
 import json
+import operator
 import os
 import threading
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import xxhash
 import zarr
 from numpy.typing import DTypeLike, NDArray
 from zarr.storage import LocalStore
@@ -65,6 +67,43 @@ class StoredArray:
 
     def __repr__(self) -> str:
         return f"StoredArray({self.path!r}, shape={self.shape}, dtype={self.dtype})"
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, key: Any) -> Any:
+        """A single row, or a range of rows as :meth:`read` gives it; strings as objects of type ``str``.
+
+        Raises
+        ------
+        IndexError
+            There is no such row.
+        TypeError
+            Neither a whole number nor a slice of step 1.
+        """
+        if isinstance(key, slice):
+            start, stop, step = key.indices(self.rows)
+            if step == 1:
+                values = self.read(start, max(start, stop))
+                return values.astype(object) if self.dtype.kind in "OTU" else values
+        elif hasattr(key, "__index__") and not isinstance(key, bool | np.ndarray):
+            row = operator.index(key)
+            if not -self.rows <= row < self.rows:
+                raise IndexError(f"{self.path}: row {row} of {self.rows}")
+            return self[row % self.rows : row % self.rows + 1][0]
+        raise TypeError(
+            f"{self.path}: [{key!r}] is no single row and no range of step 1; "
+            "use take() for some rows, or read a range and index that"
+        )
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
+        """All rows, read into memory; without it NumPy would fetch them one by one."""
+        if copy is False:
+            raise ValueError(
+                f"{self.path}: lies on disk, so that an array of it is always a copy; leave copy=False out"
+            )
+        values: NDArray[Any] = self[:]
+        return values if dtype is None else values.astype(dtype, copy=False)
 
     @property
     def rows(self) -> int:
@@ -164,6 +203,24 @@ class StoredArray:
     def stamps(self) -> list[tuple[int, int]]:
         """(bytes, modification time in ns) of every chunk's files, summed over the chunks of a row; (-1, -1) absent."""
         return [self.stamp(chunk) for chunk in range(-(-self.rows // self.chunk_rows))]
+
+    def stored_digest(self, chunk: int) -> str:
+        """XXH3-128 of the bytes of the files that hold one chunk of rows, as they are stored.
+
+        Raises
+        ------
+        StoreError
+            A file is absent.
+        """
+        digest = xxhash.xxh3_128()
+        for file in self._chunk_files(chunk):
+            try:
+                with open(file, "rb") as stored:
+                    while piece := stored.read(_TAKE_BYTES):
+                        digest.update(piece)
+            except FileNotFoundError:
+                raise self._absent(chunk, file) from None
+        return digest.hexdigest()
 
     def stamp(self, chunk: int) -> tuple[int, int]:
         """(bytes, latest modification time in ns) of the files that hold one chunk of rows; (-1, -1) where absent."""
@@ -368,8 +425,8 @@ def set_rows(path: str | os.PathLike[str], rows: int) -> StoredArray:
     return open_array(path, writable=True)
 
 
-def local_path(array: Any) -> str | None:
-    """Folder of an open Zarr array on a local disk; None where it lies elsewhere or is no Zarr array."""
-    if not isinstance(array, zarr.Array) or not isinstance(array.store, LocalStore):
+def local_path(node: Any) -> str | None:
+    """Folder of an open Zarr array or group on a local disk; None where it lies elsewhere or is neither."""
+    if not isinstance(node, zarr.Array | zarr.Group) or not isinstance(node.store, LocalStore):
         return None
-    return os.path.join(array.store.root, array.path)
+    return os.path.join(node.store.root, node.path) if node.path else os.fspath(node.store.root)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 
 class ProgressListener(Protocol):
-    """Receives the progress of passes; the command line and notebooks each have their own."""
+    """Receives the progress of passes, as the command line's display does."""
 
     def started(self, name: str, rows: int) -> None:
         """A pass over ``rows`` rows begins."""

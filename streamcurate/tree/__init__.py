@@ -3,4 +3,13 @@
 from streamcurate.tree.level import Level, LevelWriter, level_name
 from streamcurate.tree.tree import TREE_NAME, Tree, level_digest, open_tree, rows_under
 
-__all__ = ["TREE_NAME", "Level", "LevelWriter", "Tree", "level_digest", "level_name", "open_tree", "rows_under"]
+__all__ = [
+    "TREE_NAME",
+    "Level",
+    "LevelWriter",
+    "Tree",
+    "level_digest",
+    "level_name",
+    "open_tree",
+    "rows_under",
+]

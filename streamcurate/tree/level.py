@@ -29,6 +29,8 @@ class Level:
 
     Attributes
     ----------
+    folder : Path
+        The level's Zarr group.
     number : int
         1 for the level over the rows.
     clusters : int
@@ -37,7 +39,7 @@ class Level:
     """
 
     def __init__(self, folder: Path, number: int) -> None:
-        self._folder = folder
+        self.folder = folder
         self.number = number
         self.kept: object = None
 
@@ -82,12 +84,24 @@ class Level:
     @cached_property
     def stored_coarse_centroids(self) -> StoredArray | None:
         """float32 (coarse clusters, dims) of a level with splits, else None."""
-        return self._open("coarse_centroids") if node_kind(self._folder / "coarse_centroids") else None
+        return self._open("coarse_centroids") if node_kind(self.folder / "coarse_centroids") else None
 
     @cached_property
     def stored_coarse_offsets(self) -> StoredArray | None:
         """int64 (coarse clusters + 1,) into the centroids, of a level with splits, else None."""
-        return self._open("coarse_offsets") if node_kind(self._folder / "coarse_offsets") else None
+        return self._open("coarse_offsets") if node_kind(self.folder / "coarse_offsets") else None
+
+    @property
+    def coarse_centroids(self) -> Any:
+        """Zarr array, float32 (coarse clusters, dims), of a level with splits, else None."""
+        stored = self.stored_coarse_centroids
+        return None if stored is None else stored.zarr
+
+    @property
+    def coarse_offsets(self) -> Any:
+        """Zarr array, int64 (coarse clusters + 1,) into the centroids, of a level with splits, else None."""
+        stored = self.stored_coarse_offsets
+        return None if stored is None else stored.zarr
 
     @property
     def centroids(self) -> Any:
@@ -119,7 +133,7 @@ class Level:
         return np.diff(self.stored_offsets.read(0, self.clusters + 1))
 
     def _open(self, name: str) -> StoredArray:
-        array = open_array(self._folder / name)
+        array = open_array(self.folder / name)
         # A Zarr array outlives its level in expressions such as cluster(...).levels[0].centroids[:].
         object.__setattr__(array.zarr, "_kept", self.kept)
         return array

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import Embeddings, open_embeddings
-from streamcurate.errors import InputError, RunError
+from streamcurate.errors import InputError, RunError, StoreError
 from streamcurate.runs.digest import Digest
 from streamcurate.runs.manifest import Manifest
-from streamcurate.storage import StoredArray
+from streamcurate.storage import StoredArray, node_kind, open_array
 from streamcurate.tree.level import Level, level_name
 
 TREE_NAME = "tree.zarr"
@@ -104,6 +104,19 @@ class Tree:
             snapshot.spot_check(found)
         return found
 
+    def check(self) -> None:
+        """Make sure, without reading them, that all arrays of the finished levels are there in their shapes.
+
+        Raises
+        ------
+        StoreError
+            One is missing or has another shape.
+        """
+        points = self.manifest.store.rows
+        for level, record in zip(self.levels, self.manifest.levels, strict=True):
+            _check_level(level, points, record.clusters, record.rows)
+            points = record.clusters
+
     def rows_under(self) -> list[NDArray[np.int64]]:
         """Rows of the store under each cluster, a level at a time; int64 (clusters,) each."""
         under: list[NDArray[np.int64]] = []
@@ -136,7 +149,32 @@ def open_tree(path: str | os.PathLike[str]) -> Tree:
             f"{path}: the run is unfinished ({len(manifest.levels)} of {len(manifest.config['levels'])} levels); "
             "give its streamcurate cluster command again to finish it"
         )
-    return Tree(path, manifest)
+    tree = Tree(path, manifest)
+    tree.check()
+    return tree
+
+
+def _check_level(level: Level, points: int, clusters: int, members: int) -> None:
+    """Make sure that the arrays of a level are there in their shapes.
+
+    Raises
+    ------
+    StoreError
+        One is missing or has another shape.
+    """
+    wanted = {
+        "centroids": (clusters, None),
+        "labels": (points,),
+        "distances": (points,),
+        "members": (members,),
+        "offsets": (clusters + 1,),
+    }
+    for name, shape in wanted.items():
+        place = level.folder / name
+        found = open_array(place).shape if node_kind(place) == "array" else None
+        if found is None or any(one != other for one, other in zip(found, shape, strict=True) if other is not None):
+            state = "is missing" if found is None else f"has the shape {found} instead of {shape}"
+            raise StoreError(f"{place}: {state}: the tree is damaged; restore it, or build it again in another folder")
 
 
 def level_digest(level: Level) -> str:

@@ -219,7 +219,7 @@ def test_stores_that_cannot_be_used(tmp_path, capsys, spoil, options, said):
         (["--levels", "5", "--memory-limit", "100MiB"], ["memory limit 100 MiB", "smallest supported is 512 MiB"]),
         (["--levels", "5", "--memory-limit", "lots"], ["'lots'", "4GiB"]),
         (["--levels", "5", "--seed", "-1"], ["seed", "-1"]),
-        (["--levels", "5", "--device", "gpu"], ["--device gpu", "use --device cpu"]),
+        (["--levels", "5", "--device", "gpu"], ["device gpu", "on the CPU only", "use cpu"]),
         (["--levels", "5", "--device", "tpu"], ["tpu"]),
         (["--levels", "5", "--workers", "4"], ["--workers", "one process"]),
         (["--levels", "5", "--scheduler", "tcp://x"], ["--scheduler", "one process"]),

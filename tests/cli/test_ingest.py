@@ -92,6 +92,20 @@ def test_bad_input_is_explained_and_leaves_nothing(shards, capsys, case):
     assert names(shards) == before
 
 
+def test_rows_of_zeros_are_bad_under_cosine_only(shards, capsys):
+    values = VALUES.copy()
+    values[[4, 7]] = 0
+    np.save("zeros.npy", values)
+    assert main(["ingest", "zeros.npy", "l2.zarr", "--metric", "l2"]) == 0
+    assert open_embeddings("l2.zarr").rows == 40
+    capsys.readouterr()
+    assert main(["ingest", "zeros.npy", "emb.zarr", "--metric", "cosine"]) == 2
+    assert "zeros.npy: 2 rows" in capsys.readouterr().err
+    assert main(["ingest", "zeros.npy", "emb.zarr", "--metric", "cosine", "--on-bad-row", "drop"]) == 0
+    assert open_embeddings("emb.zarr").rows == 38
+    assert main(["ingest", "zeros.npy", "x.zarr", "--metric", "L2"]) == 2
+
+
 def test_a_forgotten_destination(shards, capsys):
     assert main(["ingest", "shards/s0.npy", "shards/s1.npy"]) == 2
     assert "shards/s1.npy: already exists" in capsys.readouterr().err

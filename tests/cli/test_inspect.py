@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,9 @@ import zarr
 from streamcurate.cli.main import main
 from streamcurate.config import Config
 from streamcurate.embeddings.ingest import ingest
+from streamcurate.runs import RunLock
 from streamcurate.runs.manifest import LevelRecord, Manifest, Sizes, StoreRecord
+from streamcurate.storage import create_array, create_group
 
 
 @pytest.fixture(autouse=True)
@@ -120,8 +123,72 @@ def test_a_run_in_text(capsys):
     assert "level 2" not in text
     run(complete=True)
     text = shown(capsys, "run/")
+    assert "5 clusters of 39 points, inertia 12.5" in text
     assert "warning   level 2: one cluster holds 62 % of the rows" in text
     assert "e" * 32 in text
+
+
+def test_a_run_that_is_being_written_names_its_writer(capsys):
+    run(complete=False)
+    with RunLock("run"):
+        signed = Path("run/.lock").read_bytes()
+        text = shown(capsys, "run")
+        assert f"no; it is being written by process {os.getpid()} on " in text
+        assert "again" not in text
+        assert Path("run/.lock").read_bytes() == signed
+        Path("run/.lock").write_text("")
+        assert "no; it is being written by another process" in shown(capsys, "run")
+    assert "no; give the same cluster command again" in shown(capsys, "run")
+    with RunLock("run"):  # who looks keeps no lock
+        pass
+
+
+def test_a_run_without_a_first_result(capsys):
+    for name in ("run/scratch", "run/checkpoints"):
+        Path(name).mkdir(parents=True)
+    with RunLock("run"):
+        assert main(["inspect", "run"]) == 2
+        assert f"run: a run that is being written by process {os.getpid()} on " in capsys.readouterr().err
+    for arguments in (["run"], ["run/", "--json"]):
+        assert main(["inspect", *arguments]) == 2
+        captured = capsys.readouterr()
+        assert captured.out == ""
+        assert "stopped before its first result; nothing is finished yet; give the same cluster command again" in (
+            captured.err.replace("\n", " ")
+        )
+
+
+TREE = {"digest": "e" * 32, "path": "/data/run"}
+
+
+def labels(path: str, levels: int) -> None:
+    create_group(path, {"format": 1, "kind": "labels", "tree": TREE})
+    for number in range(1, levels + 1):
+        create_group(f"{path}/level-{number}")
+        for name, dtype in (("labels", np.int32), ("distances", np.float32)):
+            create_array(f"{path}/level-{number}/{name}", (1234,), dtype, 1024)
+
+
+def test_labels_of_new_rows(capsys):
+    labels("new.zarr", 2)
+    assert json.loads(shown(capsys, "new.zarr", "--json")) == {
+        "kind": "labels", "rows": 1234, "levels": 2, "tree": TREE,
+    }  # fmt: skip
+    assert shown(capsys, "new.zarr/") == (
+        f"new.zarr/: labels\n  rows    1,234\n  levels  2\n  tree    /data/run, digest {'e' * 32}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "levels", "message"),
+    [("a.zarr", 0, "without the labels of level 1; assign them"), ("a.zarr.partial", 2, "an unfinished assign; give")],
+)
+def test_labels_that_are_not_whole(capsys, path, levels, message):
+    labels(path, levels)
+    assert main(["inspect", path]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert message in captured.err
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         writer.members(len(members)).write(0, members)
         writer.centroids(clusters).write(0, np.zeros((clusters, 2), dtype=np.float32))
         writer.write_offsets(sizes)
-        record = LevelRecord(clusters, len(labels), 1.0, 0, Sizes(1, 1.0, 30), "k-means++", 1, "0" * 32)
+        record = LevelRecord(clusters, len(members), 1.0, 0, Sizes(1, 1.0, 30), "k-means++", 1, "0" * 32)
         manifest = manifest.with_level(record)
     manifest.finished("0" * 32).write(run)
     return folder

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,8 @@ from matplotlib.image import imread
 
 from streamcurate.demo import Curated, Pool, curate, prepare_folder
 from streamcurate.demo.curation import MARKER
-from streamcurate.demo.pictures import draw_picture
+from streamcurate.demo.measures import shares
+from streamcurate.demo.pictures import draw_picture, make_figure
 from streamcurate.embeddings.store import open_embeddings
 from streamcurate.errors import InputError
 
@@ -55,6 +57,25 @@ def test_pictures_are_pictures(curated: Curated) -> None:
     assert picture.shape[1] > 500
     assert picture[..., :3].std() > 0.01
     assert draw_picture(curated) == curated.picture.read_bytes()
+
+
+def test_panels_of_points_have_one_scale_and_the_draws_larger_dots(curated: Curated, pool: Pool) -> None:
+    panels = make_figure(replace(curated, pool=replace(pool, name="rings"))).axes
+    assert len(panels) == 3
+    assert len({(axes.get_xlim(), axes.get_ylim()) for axes in panels}) == 1
+    all_points, at_random, drawn = (axes.collections[0].get_sizes()[0] for axes in panels)
+    assert at_random == drawn > all_points
+
+
+def test_bars_and_titles_tell_of_all_rows_of_chance_and_of_the_draw(curated: Curated, pool: Pool) -> None:
+    bars, random, balanced = make_figure(curated).axes
+    shown = [[bar.get_height() for bar in container] for container in bars.containers]
+    chosen = (None, curated.at_random, curated.selection.rows)
+    assert shown == [shares(pool.counts(rows)).tolist() for rows in chosen]
+    values = [f"KL {value:.3f}" for value in (curated.before, curated.random, curated.after)]
+    for text, value in zip(bars.get_legend().get_texts(), values, strict=True):
+        assert text.get_text().endswith(value)
+    assert [axes.get_title().rsplit(", ", 1)[1] for axes in (random, balanced)] == values[1:]
 
 
 def test_again_builds_nothing_anew(curated: Curated, pool: Pool, place: Path) -> None:

@@ -234,7 +234,10 @@ def test_a_finished_store_is_left_alone(tmp_path):
     cases = [
         ({"sources": tmp_path / "b.npy"}, r"made from other sources \(.*a.npy\)"),
         ({"sources": [tmp_path / "a.npy", tmp_path / "b.npy"]}, r"made from other sources \(1 files, now 2\)"),
-        ({"sources": tmp_path / "a.npy", "dtype": "float16"}, "with another dtype: none, and now float16"),
+        (
+            {"sources": tmp_path / "a.npy", "dtype": "float16"},
+            r"exists, made with other options \(dtype: none before, float16 now\); remove",
+        ),
     ]
     for options, message in cases:
         with pytest.raises(InputError, match=message):
@@ -421,6 +424,52 @@ def test_a_disk_that_fills_up_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(DiskFullError, match="no space left on the device"):
         ingest(matrix(50), tmp_path / "e.zarr", rows_per_chunk=10)
     assert left_in(tmp_path) == []
+
+
+def full_disk(*_: object) -> None:
+    raise OSError(28, "No space left on device")
+
+
+def test_a_disk_too_full_for_the_lock_leaves_nothing(tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full_disk)
+        with pytest.raises(DiskFullError, match="no space left on the device"):
+            ingest(matrix(50), tmp_path / "e.zarr")
+    assert left_in(tmp_path) == []
+    assert ingest(matrix(50), tmp_path / "e.zarr").rows == 50
+
+
+def test_a_disk_too_full_for_the_lock_takes_nothing_from_others(tmp_path, monkeypatch):
+    settings = begin(tmp_path, 5, monkeypatch)
+    rows = open_partial(tmp_path)["rows"]
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pwrite", full_disk)
+        with pytest.raises(DiskFullError, match="no space left on the device"):
+            ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", **settings)
+    assert open_partial(tmp_path)["rows"] == rows > 0
+    # Locked by another process that has written nothing yet.
+    (tmp_path / "f.zarr.partial").mkdir()
+    with RunLock(tmp_path / "f.zarr.partial"), pytest.raises(RunError, match="is being written by process"):
+        ingest(matrix(5), tmp_path / "f.zarr")
+    assert left_in(tmp_path / "f.zarr.partial") == [".lock"]
+
+
+def test_open_zarr_groups_are_sources(tmp_path):
+    group = zarr.create_group(tmp_path / "g")
+    group.create_array("vectors", data=matrix(7))
+    group.create_array("others", data=matrix(7, 5))
+    store = ingest(group, tmp_path / "e.zarr", column="vectors")
+    np.testing.assert_array_equal(store.read(0, 7), matrix(7))
+
+
+def test_l2_is_the_same_as_no_metric(tmp_path):
+    np.save(tmp_path / "a.npy", matrix(5))
+    ingest(tmp_path / "a.npy", tmp_path / "e.zarr")
+    listener = Listener()
+    ingest(tmp_path / "a.npy", tmp_path / "e.zarr", metric="l2", progress=listener)
+    assert "nothing to do" in listener.notes[0]
+    with pytest.raises(InputError, match=r"with other options \(metric: none before, cosine now\)"):
+        ingest(tmp_path / "a.npy", tmp_path / "e.zarr", metric="cosine")
 
 
 def test_a_memory_limit_refuses_chunks_that_do_not_fit(tmp_path):

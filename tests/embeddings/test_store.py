@@ -144,13 +144,37 @@ def test_whatever_holds_embeddings(tmp_path):
     path = make(tmp_path / "e.zarr", ids=NAMES)
     opened = open_embeddings(path)
     assert as_embeddings(opened) is opened
-    for value in (path, tmp_path / "e.zarr", zarr.open_array(path + "/embeddings", mode="r")):
+    array, group = zarr.open_array(path + "/embeddings", mode="r"), zarr.open(path, mode="r")
+    for value in (path, tmp_path / "e.zarr", array, group, opened.array):
         embeddings = as_embeddings(value)
         assert isinstance(embeddings, Embeddings)
         np.testing.assert_array_equal(embeddings.read(0, 11), VALUES)
         assert embeddings.take_ids(np.array([1])).tolist() == ["img_1"]
-    with pytest.raises(InputError, match="not a Zarr array on a local disk"):
+    with pytest.raises(InputError, match="not a Zarr array or group on a local disk"):
         as_embeddings(zarr.create_array({}, shape=(2, 2), dtype="f4"))
+    with pytest.raises(InputError, match="not a Zarr array or group on a local disk"):
+        as_embeddings(zarr.create_group({}))
+    assert as_embeddings(group).path == path
+    with pytest.raises(InputError, match="without a two-dimensional array of floats; it holds no arrays"):
+        as_embeddings(zarr.create_group(tmp_path / "empty.zarr"))
+
+
+def test_as_an_array(tmp_path):
+    opened = open_embeddings(make(tmp_path / "e.zarr", ids=NAMES))
+    in_memory = as_embeddings(VALUES)
+    for embeddings in (opened, in_memory):
+        assert (len(embeddings), embeddings.shape) == (11, (11, 4))
+        np.testing.assert_array_equal(np.asarray(embeddings), VALUES)
+        assert np.asarray(embeddings).dtype == np.float32
+        assert np.asarray(embeddings, dtype=np.float64).dtype == np.float64
+        copied = np.array(embeddings)
+        copied[:] = 0  # nobody else's
+        np.testing.assert_array_equal(np.asarray(embeddings), VALUES)
+    with pytest.raises(ValueError, match=r"e\.zarr: lies on disk"):
+        np.asarray(opened, copy=False)
+    assert np.shares_memory(np.asarray(in_memory, copy=False), VALUES)
+    assert opened.ids[:3].tolist() == NAMES[:3]
+    assert opened.ids[-1] == NAMES[-1]
 
 
 def test_pickles(tmp_path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import inspect
 import subprocess
 import sys
@@ -26,17 +25,8 @@ def test_cpu_offers_the_whole_protocol(device):
         assert list(inspect.signature(getattr(backend, name)).parameters) == parameters
 
 
-def test_gpu_says_what_is_missing(monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(InputError, match="CuPy is not installed; use --device cpu"):
-        kernels.get_backend("gpu")
-
-
-@pytest.mark.parametrize(("devices", "message"), [(0, "no CUDA device"), (1, "computes on the CPU only")])
-def test_gpu_is_refused_with_cupy_too(monkeypatch, devices, message):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
-    monkeypatch.setattr("streamcurate.kernels.backend._has_gpu", lambda: bool(devices))
-    with pytest.raises(InputError, match=message):
+def test_gpu_is_refused():
+    with pytest.raises(InputError, match="computes on the CPU only; use cpu"):
         kernels.get_backend("gpu")
 
 

@@ -50,7 +50,7 @@ def test_selection_merges_in_place_and_counts_its_bytes():
     one = kernels.smallest_per_cluster(np.array([0, 2], np.int32), np.array([5, 6], np.uint64), np.array([1, 2]), 2, 3)
     total = one.combine(one)
     assert total.ids is None
-    assert total.nbytes == kernels.NearestSelection.dense_bytes(3, 2)
+    assert total.nbytes == 3 * (16 * 2 + 16)
     assert total.combine(one) is total
     assert one.combine(total) is total
 

@@ -91,6 +91,21 @@ def test_a_size_above_capacity_names_the_largest_possible(make_tree):
 
 
 @pytest.mark.parametrize(
+    ("earlier", "capacity", "said"),
+    [
+        ([0, 1, 2], 6, r"\(3 rows, each up to 2 times\); ask for 6"),
+        ([0, 0, 0], 7, r"\(3 rows, each up to 2 times, and 1 copy above that in the earlier draw\); ask for 7"),
+        ([0] * 4 + [2] * 5, 11, r"\(3 rows, each up to 2 times, and 5 copies above that in the earlier draw\);"),
+    ],
+)
+def test_the_largest_possible_size_adds_up_with_an_earlier_draw(make_tree, earlier, capacity, said):
+    tree = make_tree([0, 0, 1, -1])
+    with pytest.raises(CapacityError, match=rf"at most {capacity} can be drawn {said}"):
+        sample(tree, capacity + 1, multiplier=2, include=np.array(earlier))
+    assert len(sample(tree, capacity, multiplier=2, include=np.array(earlier))) == capacity
+
+
+@pytest.mark.parametrize(
     ("name", "value"),
     [("size", 0), ("size", -4), ("size", 2.0), ("size", True), ("multiplier", 0), ("seed", -1), ("seed", 2**64)],
 )

@@ -119,6 +119,23 @@ def test_an_unknown_suffix_names_the_four(picked, tmp_path, name, said):
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
+def test_a_named_format_is_written_under_its_suffix_or_none(picked, tmp_path, suffix):
+    write = getattr(picked, f"to_{suffix[1:]}")
+    with pytest.raises(InputError, match=r"q\.foo: its suffix is '\.foo'; a selection is written as \.parquet, \.npy,"):
+        write(tmp_path / "q.foo")
+    for other in set(FORMATS) - {suffix}:
+        with pytest.raises(
+            InputError, match=rf"its suffix is '\{other}', to_{suffix[1:]} writes \{suffix}; .* use save"
+        ):
+            write(tmp_path / f"q{other}")
+    assert not list(tmp_path.iterdir())
+    picked.save(tmp_path / f"saved{suffix}")
+    for name in (f"q{suffix}", f"Q2{suffix.upper()}", "q"):
+        write(tmp_path / name)
+        assert (tmp_path / name).read_bytes() == (tmp_path / f"saved{suffix}").read_bytes()
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
 def test_an_existing_file_is_replaced(picked, tmp_path, suffix):
     target = tmp_path / f"curated{suffix}"
     target.write_bytes(b"old")

@@ -112,6 +112,50 @@ def test_out_of_range_is_refused(arrays):
         array.take(np.array([0, ROWS]))
 
 
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data(), name=st.sampled_from(["v3", "v3 zstd"]))
+def test_rows_by_index(arrays, data, name):
+    values, array = arrays[name]
+    bound = st.none() | st.integers(-ROWS - 3, ROWS + 3)
+    key = slice(data.draw(bound), data.draw(bound), data.draw(st.sampled_from([None, 1])))
+    np.testing.assert_array_equal(array[key], values[key])
+    row = data.draw(st.integers(-ROWS, ROWS - 1))
+    for number in (row, np.int64(row)):
+        np.testing.assert_array_equal(array[number], values[row])
+
+
+def test_as_a_sequence_and_as_an_array(arrays):
+    values, array = arrays["v3"]
+    assert len(array) == ROWS
+    np.testing.assert_array_equal(list(array), values)
+    np.testing.assert_array_equal(np.asarray(array), values)
+    assert np.asarray(array, dtype="f8").dtype == np.float64
+    with pytest.raises(ValueError, match="always a copy"):
+        np.asarray(array, copy=False)
+    for row in (ROWS, -ROWS - 1):
+        with pytest.raises(IndexError, match=f"row {row} of {ROWS}"):
+            array[row]
+    for key in (slice(None, None, 2), slice(None, None, -1), (0, 1), [0, 1], np.array([1]), True, 1.0, "a", None):
+        with pytest.raises(TypeError, match=r"use take\(\)"):
+            array[key]
+
+
+def test_strings_by_index(tmp_path):
+    strings = ["a", "", "ü", "long enough to lie elsewhere", "e"]
+    ours = create_array(tmp_path / "ours", (5,), str, 2)
+    ours.write(0, np.array(strings, dtype=object))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # zarr's own, of a dtype without a specification
+        fixed = zarr.create_array(tmp_path / "fixed", shape=(5,), dtype="<U30", chunks=(2,))
+    fixed[...] = np.array(strings, dtype="<U30")
+    for name in ("ours", "fixed"):
+        array = open_array(tmp_path / name)
+        assert array[1:4].dtype == object
+        assert array[1:4].tolist() == strings[1:4]
+        assert array[-2] == strings[-2]
+        assert {type(one) for one in [*array[:], array[0], *array, *np.asarray(array)]} == {str}
+
+
 def chunk_file(array, chunk: int) -> Path:
     return Path(array.path, array.zarr.metadata.encode_chunk_key((chunk, 0)))
 
@@ -300,5 +344,9 @@ def test_local_path(tmp_path):
     group = zarr.create_group(tmp_path / "g")
     array = group.create_array("a", shape=(2, 2), dtype="f4")
     assert local_path(array) == str(tmp_path / "g" / "a")
-    assert local_path(group) is None
+    assert local_path(group) == str(tmp_path / "g")
+    assert local_path(group.create_group("inner")) == str(tmp_path / "g" / "inner")
+    assert local_path(zarr.open(tmp_path / "g" / "a", mode="r")) == str(tmp_path / "g" / "a")
+    assert local_path(zarr.create_group({})) is None
+    assert local_path(np.zeros((2, 2))) is None
     assert local_path(zarr.create_array({}, shape=(2, 2), dtype="f4")) is None
