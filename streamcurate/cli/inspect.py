@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,35 +118,10 @@ def _run_lines(path: str, run: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _how_to_go_on(path: str) -> str:
-    writer = _writer_of(path)
+    from streamcurate.runs.lock import writer_of
+
+    writer = writer_of(path)
     return "give the same cluster command again to go on" if writer is None else f"it is being written by {writer}"
-
-
-def _writer_of(path: str) -> str | None:
-    """The living process that writes a run directory, None where there is none. Nothing is written."""
-    from streamcurate.runs.lock import LOCK_NAME
-
-    try:
-        descriptor = os.open(Path(path) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return None
-    try:
-        # Shared, so that two who look do not take each other for the writer; given back on closing, at once.
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError as error:
-        # Other errors: a file system without locks, which has no writer either.
-        return _signature(descriptor) if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
-    finally:
-        os.close(descriptor)
-    return None
-
-
-def _signature(descriptor: int) -> str:
-    try:
-        holder = json.loads(os.pread(descriptor, 4096, 0))
-        return f"process {holder['pid']} on {holder['host']} (since {holder['since']})"
-    except (ValueError, KeyError, TypeError):
-        return "another process"
 
 
 # -- labels of new rows ------------------------------------------------------------------------------------------------
@@ -248,14 +220,14 @@ def _norms(embeddings: Any) -> str:
 
 def _is_anything(path: str) -> bool:
     from streamcurate.embeddings.store import PARTIAL_SUFFIX
-    from streamcurate.runs.lock import LOCK_NAME
+    from streamcurate.runs.lock import LOCK_NAME, writer_of
     from streamcurate.storage import node_kind
 
     place = path.rstrip("/")
     if place.endswith(PARTIAL_SUFFIX) and (Path(place) / "job.json").exists():
         raise InputError(f"{path}: an unfinished ingest; give the same ingest command again, then inspect the store")
     if (Path(path) / LOCK_NAME).exists() and node_kind(path) is None:
-        if (writer := _writer_of(path)) is not None:
+        if (writer := writer_of(path)) is not None:
             raise InputError(
                 f"{path}: a run that is being written by {writer}; nothing is finished yet, inspect it later"
             )

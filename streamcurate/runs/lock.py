@@ -99,6 +99,23 @@ class RunLock:
             ) from error
 
 
+def writer_of(run: str | os.PathLike[str]) -> str | None:
+    """The living process that writes a run directory, in words; None where there is none. Nothing is written."""
+    try:
+        descriptor = os.open(Path(run) / LOCK_NAME, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # Shared, so that two who look do not take each other for the writer; given back on closing, at once.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError as error:
+        # Other errors: a file system without locks, which has no writer either.
+        return _holder(descriptor) if error.errno in (errno.EWOULDBLOCK, errno.EACCES) else None
+    finally:
+        os.close(descriptor)
+    return None
+
+
 def _holder(descriptor: int) -> str:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
