@@ -145,7 +145,7 @@ def resolve_config(
     if levels is not None:
         parsed = parse_levels(levels) if isinstance(levels, str) else levels
         listed = [parsed] if isinstance(parsed, Level | int | np.integer) else parsed
-        resolved = Config(tuple(level if isinstance(level, Level) else Level(level) for level in listed))
+        resolved = Config(tuple(listed))  # type: ignore[arg-type]  # whole numbers become levels there
     else:
         assert config is not None
         resolved = config if isinstance(config, Config) else Config.from_file(config)
