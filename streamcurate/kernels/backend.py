@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streamcurate.errors import InputError
 from streamcurate.kernels.metric import Array, Float32, Float64, Int32, Int64, UInt64
@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from streamcurate.kernels.row_statistics import Statistics
     from streamcurate.kernels.seeding import Quantiser
     from streamcurate.kernels.sums_partial import ClusterSums
-
-Device = Literal["cpu", "gpu", "auto"]
 
 
 class Backend(Protocol):
