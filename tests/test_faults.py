@@ -391,6 +391,15 @@ def wait_for_event(folder: Path, run: str, process: subprocess.Popen[bytes], kin
     raise AssertionError(f"no {kind}")
 
 
+def finish(big: Path, run: str, digest: str) -> None:
+    """The same command again, undisturbed: it succeeds, with the undisturbed tree and nothing left over."""
+    process = start(big, run)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors.decode()
+    assert Manifest.read(big / run).digest == digest
+    check_clean(big / run, 3)
+
+
 def kill_at_random(big: Path, digest: str, kills: int, seed: int) -> None:
     choose = random.Random(seed)
     run, number, done = f"killed-{seed}-0", 0, 0
@@ -418,11 +427,7 @@ def kill_at_random(big: Path, digest: str, kills: int, seed: int) -> None:
         done += 1
         stored.append(Manifest.exists(big / run))
     assert any(stored)
-    process = start(big, run)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
-    assert Manifest.read(big / run).digest == digest
-    check_clean(big / run, 3)
+    finish(big, run, digest)
 
 
 def test_killed_at_random_instants(big, big_digest):
@@ -446,11 +451,7 @@ def test_stopped_by_signals(big, big_digest):
             f"streamcurate: stopped; what is done is kept in {big / run}; give the same command again to go on"
         ]
         assert type(read_events(big / run / "events.jsonl")[-1]).__name__ == "Interrupted"
-    process = start(big, run)
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode == 0, errors.decode()
-    assert Manifest.read(big / run).digest == big_digest
-    check_clean(big / run, 3)
+    finish(big, run, big_digest)
 
 
 def test_a_second_writer_is_refused(big, capsys):

@@ -11,27 +11,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import formula
 
 import streamcurate as sc
 from streamcurate import pipeline
 from streamcurate.errors import ConfigError, DataError, InputError, RunError, StoreError
 from streamcurate.runs import Manifest, read_events
 from streamcurate.storage import create_array, create_group, list_arrays
-
-
-def formula(rows: np.ndarray, centroids: np.ndarray, metric: str) -> np.ndarray:
-    """The contract's formula: float64, coordinates left to right, every pair."""
-    rows, centroids = rows.astype(np.float64), centroids.astype(np.float64)
-    if metric == "cosine":
-        squares = np.zeros(len(rows))
-        for j in range(rows.shape[1]):
-            squares += rows[:, j] * rows[:, j]
-        rows = rows / np.sqrt(squares)[:, None]
-    values = np.zeros((len(rows), len(centroids)))
-    for j in range(rows.shape[1]):
-        difference = rows[:, j, None] - centroids[None, :, j]
-        values += difference * difference
-    return values
 
 
 def check_level(level: Any, points: np.ndarray, counts: np.ndarray, record: Any, metric: str) -> None:

@@ -13,6 +13,7 @@ from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.runs.digest import Digest
 from streamcurate.storage import SequentialWriter, create_array, open_array
 from streamcurate.streaming import Cost, MemoryRows, RowSource, StoredRows
+from streamcurate.tree import add_array
 
 _CHUNK_BYTES = 16 << 20
 # A pass should have room for blocks of so many rows beside its centroids; with less, tiles of them are better.
@@ -117,8 +118,6 @@ def load(name: str, around: Surroundings) -> tuple[Centroids, dict[str, Any]] | 
 
 
 def _digest(centroids: StoredRows) -> str:
-    digest = Digest().begin((centroids.rows, centroids.dims), np.float32)
-    step = centroids.chunk_rows
-    for start in range(0, centroids.rows, step):
-        digest.update(centroids.read(start, min(start + step, centroids.rows)))
+    digest = Digest()
+    add_array(digest, centroids.array)
     return digest.hexdigest()

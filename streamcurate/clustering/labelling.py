@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from streamcurate import kernels
-from streamcurate.clustering.centroids import Centroids, tile_edges
+from streamcurate.clustering.centroids import Centroids, tile_edges, whole
 from streamcurate.clustering.passes import Labelled, LabelPass, TilePass
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.storage import StoredArray, create_array
@@ -37,7 +37,7 @@ def label_points(
         centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
     )
     if len(edges) == 2:
-        prepared = kernels.prepare_centroids(centroids.read(0, centroids.rows), around.metric)
+        prepared = kernels.prepare_centroids(whole(centroids), around.metric)
         return executor.run(work, points, prepared, outputs=outputs)
     columns = label_by_tiles(measured, centroids, edges, around)
     return executor.run(replace(work, known=True), points, None, columns=columns, outputs=outputs)

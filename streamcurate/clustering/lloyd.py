@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -84,7 +84,9 @@ def lloyd(
         iteration, previous, finished = int(values["iteration"]), float(values["inertia"]), bool(values["finished"])
     source = measured.points.source
     work = AssignPass(around.metric, measured.fixed_point, measured.inertia, centroids.rows)
-    edges = tile_edges(centroids.rows, measured, around, lambda tile: work.of(tile).cost(source.dims, source.dtype))
+    edges = tile_edges(
+        centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
+    )
     saved_at = time.monotonic()
     while iteration < iterations and not finished:
         began = time.monotonic()
@@ -120,10 +122,7 @@ def _move(measured: Measured, centroids: NDArray[np.float32], work: AssignPass, 
     prepared = kernels.prepare_centroids(centroids, around.metric)
     found: Assigned = around.executor.run(work, measured.points, prepared)
     means = kernels.mean_centroids(found.sums, around.metric, centroids)
-    refilled = 0
-    for cluster, vector in zip(_empty(found), _refills(found, measured, around), strict=False):
-        means[cluster] = vector
-        refilled += 1
+    refilled = _refill(means, found, _refills(found, measured, around))
     return _Moved(in_memory(means), found.inertia.value(), refilled, np.array_equal(means, centroids))
 
 
@@ -151,11 +150,7 @@ def _move_by_tiles(
             means = kernels.mean_centroids(found.sums, around.metric, before)
             # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
             refills = _refills(found, measured, around) if refills is None else refills
-            for cluster in _empty(found):
-                if (vector := next(refills, None)) is None:
-                    break
-                means[cluster] = vector
-                refilled += 1
+            refilled += _refill(means, found, refills)
             inertia = found.inertia.value()
             unchanged = unchanged and np.array_equal(means, before)
             yield means
@@ -168,9 +163,14 @@ def _move_by_tiles(
     return _Moved(stored, inertia, refilled, unchanged)
 
 
-def _empty(found: Assigned) -> list[int]:
-    empty: list[int] = np.flatnonzero(found.sums.counts == 0).tolist()
-    return empty
+def _refill(means: NDArray[np.float32], found: Assigned, refills: Iterator[NDArray[np.float32]]) -> int:
+    """Move the centroids of empty clusters, lowest first, for as long as there are refills; how many were moved."""
+    moved = 0
+    # The clusters come first in zip: a refill is taken only where there is a cluster for it.
+    for cluster, vector in zip(np.flatnonzero(found.sums.counts == 0), refills, strict=False):
+        means[cluster] = vector
+        moved += 1
+    return moved
 
 
 def _refills(found: Assigned, measured: Measured, around: Surroundings) -> Iterator[NDArray[np.float32]]:

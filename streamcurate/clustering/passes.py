@@ -147,10 +147,6 @@ class AssignPass(_Summing):
     name: str = "k-means pass"
     reads_values: bool = True
 
-    def of(self, clusters: int) -> AssignPass:
-        """The same for another number of clusters."""
-        return replace(self, clusters=clusters)
-
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """Centroids as given and as prepared, dense sums; for each row its label, value and share of the sums."""
         sums = 8 * self.fixed_point.limbs * dims

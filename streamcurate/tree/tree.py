@@ -181,11 +181,12 @@ def level_digest(level: Level) -> str:
     """Digest of a level: centroids, labels, members, offsets."""
     digest = Digest()
     for array in (level.stored_centroids, level.stored_labels, level.stored_members, level.stored_offsets):
-        _add(digest, array)
+        add_array(digest, array)
     return digest.hexdigest()
 
 
-def _add(digest: Digest, array: StoredArray) -> None:
+def add_array(digest: Digest, array: StoredArray) -> None:
+    """Take a stored array into a digest, a piece in memory at a time."""
     digest.begin(array.shape, array.dtype)
     step = max(_DIGEST_BYTES // max(array.row_bytes, 1), 1)
     for start in range(0, array.rows, step):

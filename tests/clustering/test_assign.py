@@ -6,25 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from oracles import formula
 
 import streamcurate as sc
 from streamcurate.clustering import assign as module
 from streamcurate.errors import DataError, InputError, MemoryLimitError
 from streamcurate.storage import list_arrays, open_array
-
-
-def formula(rows: np.ndarray, centroids: np.ndarray, metric: str) -> np.ndarray:
-    rows, centroids = rows.astype(np.float64), centroids.astype(np.float64)
-    if metric == "cosine":
-        squares = np.zeros(len(rows))
-        for j in range(rows.shape[1]):
-            squares += rows[:, j] * rows[:, j]
-        rows = rows / np.sqrt(squares)[:, None]
-    values = np.zeros((len(rows), len(centroids)))
-    for j in range(rows.shape[1]):
-        difference = rows[:, j, None] - centroids[None, :, j]
-        values += difference * difference
-    return values
 
 
 def rows(count: int, seed: int, dims: int = 4) -> np.ndarray:
