@@ -10,7 +10,7 @@ import pytest
 import zarr
 
 import streamcurate as sc
-from streamcurate.clustering import centroids, fit, members, sample_rows, split
+from streamcurate.clustering import centroids, fit, sample_rows, split
 from streamcurate.storage import create_array, create_group
 from streamcurate.streaming import MemoryBudget, budget, shuffle
 from streamcurate.streaming.shuffle import SortedRecords
@@ -142,11 +142,10 @@ def test_external_sort_with_tiny_memory(world, plain, monkeypatch, records):
 
     def tiny(self, folder, memory):
         original(self, folder, memory)
-        self._capacity = records * 16
+        self.capacity = records * 16
         spilled.append(self)
 
     monkeypatch.setattr(SortedRecords, "__init__", tiny)
-    monkeypatch.setattr(members, "_READ_ROWS", 100)
     assert world.digest(threads=1) == plain
     assert any(sorting._runs for sorting in spilled)
 
@@ -164,15 +163,16 @@ def test_buckets_of_splits(tmp_path, monkeypatch, share):
     plain = world.digest(threads=1, prefetch=False)
     monkeypatch.setattr(split, "_BUCKET_SHARE", share)
     monkeypatch.setattr(split, "_WAITING_SHARE", share)
+    monkeypatch.setattr(split, "_SEGMENT_SHARE", share)
     monkeypatch.setattr(split, "_SCATTER_ROWS", 77)
     fitted = []
-    original = split._fit_bucket
+    original = split._FitBucket.__call__
 
-    def fit_bucket(shuffled, bucket, edges, *rest):
-        fitted.append(int(edges[bucket + 1] - edges[bucket]))
-        return original(shuffled, bucket, edges, *rest)
+    def fit_bucket(self, item, state, executor):
+        fitted.append(item[2] - item[1])
+        return original(self, item, state, executor)
 
-    monkeypatch.setattr(split, "_fit_bucket", fit_bucket)
+    monkeypatch.setattr(split._FitBucket, "__call__", fit_bucket)
     assert world.digest(threads=2) == plain
     if share < 1e-6:
         assert set(fitted) == {1}

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from streamcurate.cli.workers import connected, worker_options
+
 
 @click.command("cluster")
 @click.argument("embeddings", type=click.Path())
@@ -14,7 +16,7 @@ import click
 @click.option("--seed", type=int, metavar="N", help="Overrides the file; 0 by default.")
 @click.option("--subset", type=click.Path(), metavar="ROWS.npy", help="Row numbers, or a mask, of the rows to use.")
 @click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; by default half of what is free."
+    "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
 )
 @click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default inside RUN.")
 @click.option(
@@ -23,9 +25,7 @@ import click
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
 )
-@click.option("--workers", type=click.IntRange(min=1), metavar="N", help="Not in this version.")
-@click.option("--scheduler", metavar="ADDRESS", help="Not in this version.")
-@click.option("--scheduler-file", type=click.Path(), metavar="FILE", help="Not in this version.")
+@worker_options
 @click.option(
     "--reuse", type=click.Path(), metavar="RUN", help="Take over identical leading levels of another run of the store."
 )
@@ -51,34 +51,33 @@ def command(
     """Build the hierarchy of clusters over EMBEDDINGS in the directory RUN.
 
     The same line again goes on where an earlier one stopped, and does nothing once the run is finished. Memory limit,
-    scratch, device and threads may change in between; levels, metric, seed and subset may not.
+    scratch, device, threads and workers may change in between; levels, metric, seed and subset may not.
     """
     from streamcurate.cli.errors import announce
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
-    from streamcurate.errors import ConfigError
     from streamcurate.pipeline import cluster, resolve_config
     from streamcurate.streaming.budget import parse_bytes
 
-    for name, value in (("--workers", workers), ("--scheduler", scheduler), ("--scheduler-file", scheduler_file)):
-        if value is not None:
-            raise ConfigError(f"{name}: this version computes in one process; leave it out (see --threads)")
     resolved = resolve_config(levels, config, metric, seed, subset)
     set_resume_hint(f"what is done is kept in {run}; give the same command again to go on")
     with Progress(quiet=quiet) as progress:
         for note in resolved.notes:
             progress.note(note)
-        tree = cluster(
-            embeddings,
-            run,
-            config=resolved,
-            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
-            scratch=scratch,
-            device=device,
-            threads=threads,
-            reuse=reuse,
-            progress=progress,
-        )
+        limit = None if memory_limit is None else parse_bytes(memory_limit)
+        with connected(workers, scheduler, scheduler_file, device, limit, threads, progress.note) as (client, limit):
+            tree = cluster(
+                embeddings,
+                run,
+                config=resolved,
+                memory_limit=limit,
+                scratch=scratch,
+                device=device,
+                threads=threads,
+                client=client,
+                reuse=reuse,
+                progress=progress,
+            )
     if quiet:  # no progress, but nothing silent
         for text in tree.warnings:
             announce(f"warning: {text}")

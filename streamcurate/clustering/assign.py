@@ -17,9 +17,9 @@ from streamcurate.clustering.passes import StatisticsPass, nearest_cost
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import InputError
 from streamcurate.files import move_folder
-from streamcurate.kernels import Metric, PreparedCentroids
+from streamcurate.kernels import Backend, Metric, PreparedCentroids
 from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
-from streamcurate.streaming import Block, Cost, Executor, Output, Points
+from streamcurate.streaming import Block, Cost, Executor, Output, Points, State
 from streamcurate.tree import Tree, level_name
 from streamcurate.tree.level import ALIGNED_CHUNK_ROWS
 
@@ -52,9 +52,10 @@ class Assignment:
 
 
 @dataclass(frozen=True)
-class _State:
+class _Frozen:
     """Centroids of level 1, those of its coarse clusters where it has splits, labels and distances of the others."""
 
+    backend: Backend
     centroids: NDArray[np.float32]
     prepared: PreparedCentroids
     coarse_offsets: NDArray[np.int64] | None
@@ -63,10 +64,15 @@ class _State:
 
 @dataclass(frozen=True)
 class _NewLabelsPass:
-    """Outputs: labels and distances of every level in turn. ``beside``: bytes of the state but what is searched."""
+    """Outputs: labels and distances of every level in turn. ``beside``: bytes of the state but what is searched.
+
+    State: ``centroids`` of level 1; ``coarse`` and ``coarse-offsets`` where it has splits; ``labels-2``,
+    ``distances-2`` and so on.
+    """
 
     metric: Metric
     clusters: int
+    levels: int
     beside: int
     name: str = "labels"
     reads_values: bool = True
@@ -74,12 +80,18 @@ class _NewLabelsPass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return nearest_cost(self.clusters, dims, held=self.beside, row_bytes=128)
 
-    def chunk(self, block: Block, columns: Columns, state: _State) -> tuple[int, Columns]:
-        labels, values = kernels.nearest(block.values, state.prepared)
-        if state.coarse_offsets is not None:
-            labels, values = _within(block.values, labels, state, self.metric)
+    def prepare(self, state: State, backend: Backend) -> _Frozen:
+        centroids = state["centroids"]
+        prepared = backend.prepare_centroids(state.get("coarse", centroids), self.metric)
+        upper = tuple((state[f"labels-{level}"], state[f"distances-{level}"]) for level in range(2, self.levels + 1))
+        return _Frozen(backend, centroids, prepared, state.get("coarse-offsets"), upper)
+
+    def chunk(self, block: Block, columns: Columns, ready: _Frozen) -> tuple[int, Columns]:
+        labels, values = ready.backend.nearest(block.values, ready.prepared)
+        if ready.coarse_offsets is not None:
+            labels, values = _within(block.values, labels, ready, self.metric)
         outputs: list[NDArray[Any]] = [labels, kernels.distance_of(values, self.metric)]
-        for upper, distances in state.upper:
+        for upper, distances in ready.upper:
             known = labels >= 0
             at = np.where(known, labels, 0)
             outputs.append(np.where(known, upper[at], np.int32(-1)).astype(np.int32))
@@ -95,19 +107,19 @@ class _NewLabelsPass:
 
 
 def _within(
-    values: NDArray[Any], coarse: NDArray[np.int32], state: _State, metric: Metric
+    values: NDArray[Any], coarse: NDArray[np.int32], frozen: _Frozen, metric: Metric
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The nearest leaf among those of each row's own coarse cluster."""
-    assert state.coarse_offsets is not None
+    assert frozen.coarse_offsets is not None
     labels = np.full(len(values), -1, dtype=np.int32)
     best = np.full(len(values), np.nan)
     order = np.argsort(coarse, kind="stable")
     for rows in np.split(order, np.flatnonzero(np.diff(coarse[order])) + 1):
         own = int(coarse[rows[0]])
-        first, last = int(state.coarse_offsets[own]), int(state.coarse_offsets[own + 1])
+        first, last = int(frozen.coarse_offsets[own]), int(frozen.coarse_offsets[own + 1])
         if last > first:  # a coarse cluster without rows has no leaves
-            leaves = kernels.prepare_centroids(state.centroids[first:last], metric)
-            found, best[rows] = kernels.nearest(values[rows], leaves)
+            leaves = frozen.backend.prepare_centroids(frozen.centroids[first:last], metric)
+            found, best[rows] = frozen.backend.nearest(values[rows], leaves)
             labels[rows] = found + np.int32(first)
     return labels, best
 
@@ -126,27 +138,25 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
         raise InputError(f"{out}: already exists; choose another place or remove it first")
     metric: Metric = "cosine" if tree.metric == "cosine" else "l2"
     points = Points.all_of(embeddings)
-    statistics, _ = executor.run(StatisticsPass(metric), points, None)
+    statistics, _ = executor.run(StatisticsPass(metric), points, {})
     fix = "drop them when ingesting (--on-bad-row drop, with --metric cosine for zero rows)"
     check_usable(statistics, embeddings.name, metric, fix=fix, zero_fix=fix)
     upper_bytes = 8 * sum(level.points for level in tree.levels[1:])
     coarse = first.stored_coarse_centroids
     prepared_clusters = first.clusters if coarse is None else coarse.rows
     leaves_bytes = 0 if coarse is None else 4 * dims * first.clusters
-    work = _NewLabelsPass(metric, prepared_clusters, upper_bytes + leaves_bytes)
+    work = _NewLabelsPass(metric, prepared_clusters, len(tree.levels), upper_bytes + leaves_bytes)
     needed = work.cost(dims, embeddings.dtype).fixed_bytes
     executor.budget.require(needed, f"{tree.path}: the centroids of level 1", "use a machine with more memory")
-    centroids = first.stored_centroids.read(0, first.clusters)
-    offsets = first.stored_coarse_offsets
-    state = _State(
-        centroids,
-        kernels.prepare_centroids(centroids if coarse is None else coarse.read(0, coarse.rows), metric),
-        None if offsets is None else offsets.read(0, offsets.rows),
-        tuple(
-            (level.stored_labels.read(0, level.points), level.stored_distances.read(0, level.points))
-            for level in tree.levels[1:]
-        ),
-    )
+    state = {"centroids": first.stored_centroids.read(0, first.clusters)}
+    if coarse is not None:
+        state["coarse"] = coarse.read(0, coarse.rows)
+        offsets = first.stored_coarse_offsets
+        assert offsets is not None
+        state["coarse-offsets"] = offsets.read(0, offsets.rows)
+    for level in tree.levels[1:]:
+        state[f"labels-{level.number}"] = level.stored_labels.read(0, level.points)
+        state[f"distances-{level.number}"] = level.stored_distances.read(0, level.points)
     partial = place.with_name(place.name + PARTIAL_SUFFIX)
     shutil.rmtree(partial, ignore_errors=True)
     try:

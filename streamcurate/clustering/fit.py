@@ -20,7 +20,7 @@ from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.config import Level, Resampling
 from streamcurate.runs.events import StageFinished, StageStarted, Warned
 from streamcurate.storage import StoredArray
-from streamcurate.streaming import MemoryRows, Points, RowSource, StoredRows
+from streamcurate.streaming import HeldRows, MemoryRows, Points, RowSource, StoredRows
 
 # A source of no more than this share of the usable memory is read once and kept.
 _HELD_SHARE = 1 / 12
@@ -51,7 +51,7 @@ def held(source: RowSource, around: Surroundings) -> RowSource:
     size = source.rows * source.dims * source.dtype.itemsize
     if isinstance(source, MemoryRows) or size > around.executor.budget.usable * _HELD_SHARE:
         return source
-    return MemoryRows(source.read(0, source.rows), source.name)
+    return HeldRows(source.read(0, source.rows), source)
 
 
 def fit(measured: Measured, level: Level, around: Surroundings, seeding: str | None = None) -> Fitted:

@@ -24,10 +24,6 @@ from streamcurate.storage import SequentialWriter
 from streamcurate.streaming import Output, Points
 from streamcurate.tree.level import LevelWriter
 
-# Of the usable memory for the sort of the members. More would only make it hold more rows before it goes to disk, so
-# that small stores took more memory than they need.
-_MEMBERS_SHARE = 1 / 8
-
 
 @dataclass(frozen=True)
 class BuiltLevel:
@@ -59,7 +55,7 @@ def measure(points: Points, around: Surroundings, unit_rows: int = 0) -> tuple[S
         Rows hold NaN or Inf, or, under cosine, only zeros.
     """
     work = StatisticsPass(around.metric, unit_rows)
-    statistics, digests = around.executor.run(work, points, None, align=max(unit_rows, 1))
+    statistics, digests = around.executor.run(work, points, {}, align=max(unit_rows, 1))
     return statistics, digests
 
 
@@ -143,10 +139,9 @@ def build_level(
                 stored.append(fitted.centroids.read(start, min(start + step, level.clusters)))
     around.emit(StageFinished(stage="labels", level=around.level, seconds=time.monotonic() - began, rows=points.count))
     writer.write_offsets(sizes)
-    memory = int(around.executor.budget.usable * _MEMBERS_SHARE)
     folder = around.scratch / f"level-{around.level}"
     labels, distances = writer.stored("labels"), writer.stored("distances")
-    write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", memory)
+    write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", around.executor)
     shutil.rmtree(folder, ignore_errors=True)
     return BuiltLevel(sizes, stated_inertia(inertia, around.metric), fitted.seeding, fitted.iterations, fitted.warnings)
 

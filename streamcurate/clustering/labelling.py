@@ -7,7 +7,6 @@ from dataclasses import replace
 
 import numpy as np
 
-from streamcurate import kernels
 from streamcurate.clustering.centroids import Centroids, tile_edges, whole
 from streamcurate.clustering.passes import Labelled, LabelPass, TilePass
 from streamcurate.clustering.surroundings import Measured, Surroundings
@@ -37,10 +36,9 @@ def label_points(
         centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
     )
     if len(edges) == 2:
-        prepared = kernels.prepare_centroids(whole(centroids), around.metric)
-        return executor.run(work, points, prepared, outputs=outputs)
+        return executor.run(work, points, {"centroids": whole(centroids)}, outputs=outputs)
     columns = label_by_tiles(measured, centroids, edges, around)
-    return executor.run(replace(work, known=True), points, None, columns=columns, outputs=outputs)
+    return executor.run(replace(work, known=True), points, {}, columns=columns, outputs=outputs)
 
 
 def label_by_tiles(
@@ -64,9 +62,9 @@ def label_by_tiles(
             for kind, dtype in (("labels", np.int32), ("values", np.float64))
         )
         work = TilePass(around.metric, last - first, first, name=f"labels, tile {tile + 1} of {len(edges) - 1}")
-        prepared = kernels.prepare_centroids(centroids.read(first, last), around.metric)
+        state = {"centroids": centroids.read(first, last)}
         around.executor.run(
-            work, points, prepared, columns=columns, outputs=(Output(outputs[0], -1), Output(outputs[1], np.nan))
+            work, points, state, columns=columns, outputs=(Output(outputs[0], -1), Output(outputs[1], np.nan))
         )
         columns = outputs
     return columns[0], columns[1]

@@ -119,11 +119,18 @@ def lloyd(
 
 def _move(measured: Measured, centroids: NDArray[np.float32], work: AssignPass, around: Surroundings) -> _Moved:
     """One iteration with all centroids in memory: labels and sums in one pass."""
-    prepared = kernels.prepare_centroids(centroids, around.metric)
-    found: Assigned = around.executor.run(work, measured.points, prepared)
-    means = kernels.mean_centroids(found.sums, around.metric, centroids)
-    refilled = _refill(means, found, _refills(found, measured, around))
-    return _Moved(in_memory(means), found.inertia.value(), refilled, np.array_equal(means, centroids))
+    means = np.empty_like(centroids)
+    inertia, refilled = 0.0, 0
+    refills: Iterator[NDArray[np.float32]] | None = None
+    found: Assigned
+    for first, last, found in around.executor.slices(work, measured.points, {"centroids": centroids}):
+        part = kernels.mean_centroids(found.sums, around.metric, centroids[first:last])
+        # The farthest points are the same for every slice: empty clusters take them in turn, lowest first.
+        refills = _refills(found, measured, around) if refills is None else refills
+        refilled += _refill(part, found, refills)
+        inertia = found.inertia.value()
+        means[first:last] = part
+    return _Moved(in_memory(means), inertia, refilled, np.array_equal(means, centroids))
 
 
 def _move_by_tiles(
@@ -145,15 +152,16 @@ def _move_by_tiles(
                 first,
                 min(REFILLS, centroids.rows),
             )
-            found: Assigned = around.executor.run(work, measured.points, None, columns=columns)
-            before = centroids.read(first, last)
-            means = kernels.mean_centroids(found.sums, around.metric, before)
-            # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
-            refills = _refills(found, measured, around) if refills is None else refills
-            refilled += _refill(means, found, refills)
-            inertia = found.inertia.value()
-            unchanged = unchanged and np.array_equal(means, before)
-            yield means
+            found: Assigned
+            for start, stop, found in around.executor.slices(work, measured.points, {}, columns=columns):
+                before = centroids.read(first + start, first + stop)
+                means = kernels.mean_centroids(found.sums, around.metric, before)
+                # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
+                refills = _refills(found, measured, around) if refills is None else refills
+                refilled += _refill(means, found, refills)
+                inertia = found.inertia.value()
+                unchanged = unchanged and np.array_equal(means, before)
+                yield means
 
     # Two arrays in turn: the one before is the last checkpoint's until the next is saved.
     name = f"centroids-{iteration % 2}"

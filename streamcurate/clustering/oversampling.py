@@ -13,9 +13,9 @@ from streamcurate.clustering.plus_plus import plus_plus
 from streamcurate.clustering.sample_rows import sampled_rows
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
-from streamcurate.kernels import Metric, SeedingSpace
+from streamcurate.kernels import Backend, SeedingSpace
 from streamcurate.storage import StoredArray, create_array
-from streamcurate.streaming import Block, Cost, Output
+from streamcurate.streaming import Block, Cost, Output, State
 
 # Five rounds of 2k candidates reach what more rounds do not improve (Bahmani et al. 2012, section 5).
 ROUNDS = 5
@@ -40,20 +40,15 @@ def working_bytes(clusters: int, encoded_row_bytes: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Candidates:
-    """Encoded candidates of one round, and the number of the first among all."""
-
-    encoded: NDArray[Any]
-    first: int
-
-
-@dataclass(frozen=True)
 class _PotentialPass:
-    """Lower every row's potential by the new candidates; columns and outputs: potentials, nearest candidates."""
+    """Lower every row's potential by the new candidates; columns and outputs: potentials, nearest candidates.
+
+    ``candidates`` new ones, the first of them number ``first`` of all; the state holds them encoded.
+    """
 
     space: SeedingSpace
-    metric: Metric
     candidates: int
+    first: int
     name: str = "k-means|| round"
     reads_values: bool = True
 
@@ -65,16 +60,19 @@ class _PotentialPass:
             row_operations=2 * dims * self.candidates,
         )
 
-    def chunk(self, block: Block, columns: Columns, state: _Candidates) -> tuple[int, Columns]:
+    def prepare(self, state: State, backend: Backend) -> State:
+        return state
+
+    def chunk(self, block: Block, columns: Columns, state: State) -> tuple[int, Columns]:
         encoded = self.space.encode(block.values)
         if columns:
             potentials, nearest = columns[0].copy(), columns[1].copy()
         else:
             potentials = np.full(len(encoded), np.iinfo(np.int64).max, dtype=np.int64)
             nearest = np.zeros(len(encoded), dtype=np.int32)
-        position, found = self.space.nearest(encoded, state.encoded)
+        position, found = self.space.nearest(encoded, state["candidates"])
         better = found < potentials
-        nearest[better] = position[better] + np.int32(state.first)
+        nearest[better] = position[better] + np.int32(self.first)
         potentials[better] = found[better]
         return int(potentials.sum()), (potentials, nearest)
 
@@ -99,7 +97,10 @@ class _DrawPass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(fixed_bytes=16 * self.wanted, row_bytes=64)
 
-    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[list[NDArray[np.int64]], Columns]:
+    def prepare(self, state: State, backend: Backend) -> None:
+        return None
+
+    def chunk(self, block: Block, columns: Columns, ready: None) -> tuple[list[NDArray[np.int64]], Columns]:
         bits = kernels.random_bits(self.seed, self.stream, block.rows)
         # 53 bits as a fraction; each of these operations is rounded the same way everywhere.
         fraction = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
@@ -125,7 +126,10 @@ class _CountPass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(fixed_bytes=16 * self.candidates, row_bytes=16)
 
-    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[NDArray[np.int64], Columns]:
+    def prepare(self, state: State, backend: Backend) -> None:
+        return None
+
+    def chunk(self, block: Block, columns: Columns, ready: None) -> tuple[NDArray[np.int64], Columns]:
         return np.bincount(columns[0], minlength=self.candidates).astype(np.int64, copy=False), ()
 
     def combine(self, total: NDArray[np.int64], part: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -169,8 +173,8 @@ def oversample(measured: Measured, clusters: int, space: SeedingSpace, around: S
             )
             for kind, dtype in (("potentials", np.int64), ("nearest", np.int32))
         )
-        work = _PotentialPass(space, around.metric, max(len(fresh), 1))
-        state = _Candidates(space.encode(points.source.take(fresh)), len(rows) - len(fresh))
+        work = _PotentialPass(space, max(len(fresh), 1), len(rows) - len(fresh))
+        state = {"candidates": space.encode(points.source.take(fresh))}
         total = executor.run(
             work, points, state, columns=columns, outputs=(Output(outputs[0], 0), Output(outputs[1], 0))
         )
@@ -178,10 +182,10 @@ def oversample(measured: Measured, clusters: int, space: SeedingSpace, around: S
         if turn == ROUNDS or total == 0:
             break
         draw = _DrawPass(around.seed, around.stream(Purpose.OVERSAMPLING, turn + 1), OVERSAMPLING * clusters, total)
-        drawn = executor.run(draw, points, None, columns=columns[:1])
+        drawn = executor.run(draw, points, {}, columns=columns[:1])
         fresh = np.setdiff1d(drawn, rows)
         rows = np.concatenate([rows, fresh])
-    weights = executor.run(_CountPass(len(rows)), points, None, columns=columns[1:])
+    weights = executor.run(_CountPass(len(rows)), points, {}, columns=columns[1:])
     if len(rows) < clusters:  # chance, or fewer distinct rows than clusters: top up with uniform rows
         more = np.setdiff1d(sampled_rows(points, min(2 * clusters, points.count), Purpose.RANDOM_SEEDS, around), rows)
         more = more[np.argsort(around.random_bits(Purpose.RANDOM_SEEDS, more), kind="stable")]

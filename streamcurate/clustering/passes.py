@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from streamcurate import kernels
 from streamcurate.embeddings.fingerprint import unit_digest
 from streamcurate.kernels import (
+    Backend,
     ClusterSums,
     ExactTotal,
     FarthestRows,
@@ -20,13 +22,27 @@ from streamcurate.kernels import (
     PreparedCentroids,
     Statistics,
 )
-from streamcurate.streaming import Block, Cost
+from streamcurate.streaming import Block, Cost, State
 
 Columns = tuple[NDArray[Any], ...]
 
 # Empty clusters refilled after one pass, at most; the rest wait for the next pass.
 REFILLS = 1024
 _LARGEST_BLOCK_ROWS = 1 << 16
+
+
+class Searching(NamedTuple):
+    """What a pass that looks for nearest centroids makes ready: where to compute, and the centroids laid out for it."""
+
+    backend: Backend
+    centroids: PreparedCentroids | None
+
+
+def centroids_ready(state: State, backend: Backend, metric: Metric) -> Searching:
+    """Make the array ``centroids`` of a pass's state ready; None where the state has none."""
+    if "centroids" not in state:
+        return Searching(backend, None)
+    return Searching(backend, backend.prepare_centroids(state["centroids"], metric))
 
 
 def nearest_cost(clusters: int, dims: int, *, held: int, row_bytes: int, beside: int = 0) -> Cost:
@@ -71,14 +87,20 @@ class StatisticsPass:
         """Accumulators of a few rows' size."""
         return Cost(fixed_bytes=64 * dims, thread_bytes=64 * dims, row_operations=8 * dims)
 
-    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[tuple[Statistics, dict[int, str]], Columns]:
+    def prepare(self, state: State, backend: Backend) -> Backend:
+        """Only where to compute."""
+        return backend
+
+    def chunk(
+        self, block: Block, columns: Columns, backend: Backend
+    ) -> tuple[tuple[Statistics, dict[int, str]], Columns]:
         """One block's statistics and the checksums of its units."""
         digests = {}
         if self.unit_rows:
             for start in range(block.start, block.stop, self.unit_rows):
                 part = block.whole[start - block.start : start - block.start + self.unit_rows]
                 digests[start // self.unit_rows] = unit_digest(part)
-        found = kernels.statistics(block.values, self.metric)
+        found = backend.statistics(block.values, self.metric)
         # Numbers of rows in the block become numbers of rows in the source, between which some may not count.
         numbered = replace(
             found,
@@ -124,7 +146,10 @@ class Assigned:
 
 
 class _Summing:
-    """How passes that give :class:`Assigned` put their parts together."""
+    """How passes that give :class:`Assigned` put their parts together, and give their sums away to be added."""
+
+    clusters: int
+    fixed_point: FixedPoint
 
     def combine(self, total: Assigned, part: Assigned) -> Assigned:
         """Both together; adds into ``total``."""
@@ -134,6 +159,24 @@ class _Summing:
         """The sums over all clusters, touched or not."""
         assert total is not None
         return replace(total, sums=total.sums.dense())
+
+    def sums_bytes(self, dims: int) -> int:
+        """Of the arrays that :meth:`detach` gives."""
+        return 8 * self.clusters * (self.fixed_point.limbs * dims + 1)
+
+    def detach(self, total: Assigned) -> tuple[Assigned, dict[str, NDArray[np.int64]]]:
+        """The sums' limbs and the counts, and what is left."""
+        sums = total.sums.dense()
+        arrays: dict[str, NDArray[np.int64]] = {f"limb-{limb}": sums.limbs[limb] for limb in range(len(sums.limbs))}
+        arrays["counts"] = sums.counts[:, None]
+        dims = sums.limbs.shape[2]
+        return replace(total, sums=ClusterSums.empty(0, dims, sums.fixed_point)), arrays
+
+    def attach(self, rest: Assigned, arrays: Mapping[str, NDArray[np.int64]], first: int, last: int) -> Assigned:
+        """The sums of some clusters."""
+        fixed_point = rest.sums.fixed_point
+        limbs = np.stack([arrays[f"limb-{limb}"] for limb in range(fixed_point.limbs)])
+        return replace(rest, sums=ClusterSums(fixed_point, last - first, None, limbs, arrays["counts"][:, 0]))
 
 
 @dataclass(frozen=True)
@@ -152,14 +195,21 @@ class AssignPass(_Summing):
         sums = 8 * self.fixed_point.limbs * dims
         return nearest_cost(self.clusters, dims, held=self.clusters * (sums + 16), row_bytes=48 + sums)
 
-    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[Assigned, Columns]:
+    def prepare(self, state: State, backend: Backend) -> Searching:
+        """The centroids."""
+        return centroids_ready(state, backend, self.metric)
+
+    def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[Assigned, Columns]:
         """Labels and sums of one block."""
-        labels, values = kernels.nearest(block.values, state)
+        backend, centroids = ready
+        assert centroids is not None
+        values = backend.upload(block.values)
+        labels, squared = backend.nearest(values, centroids)
         return (
             Assigned(
-                kernels.cluster_sums(block.values, labels, self.metric, self.fixed_point, self.clusters),
-                self.inertia.add(values),
-                kernels.farthest(values, block.rows, min(REFILLS, self.clusters)),
+                backend.cluster_sums(values, labels, self.metric, self.fixed_point, self.clusters),
+                self.inertia.add(squared),
+                kernels.farthest(squared, block.rows, min(REFILLS, self.clusters)),
             ),
             (),
         )
@@ -187,10 +237,16 @@ class TilePass:
         """The tile's centroids as given and as prepared; for each row two labels and values."""
         return nearest_cost(self.clusters, dims, held=0, row_bytes=64)
 
-    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids) -> tuple[None, Columns]:
+    def prepare(self, state: State, backend: Backend) -> Searching:
+        """The tile's centroids."""
+        return centroids_ready(state, backend, self.metric)
+
+    def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[None, Columns]:
         """Labels and values of one block."""
+        backend, centroids = ready
+        assert centroids is not None
         previous = (columns[0], columns[1]) if columns else None
-        return None, kernels.nearest(block.values, state, previous, self.first)
+        return None, backend.nearest(block.values, centroids, previous, self.first)
 
     def combine(self, total: None, part: None) -> None:
         """Nothing is summed."""
@@ -225,14 +281,18 @@ class SumPass(_Summing):
         limbs = self.fixed_point.limbs
         return Cost(fixed_bytes=self.clusters * (dims * (4 + 8 * limbs) + 16), row_bytes=64 + 8 * limbs * dims)
 
-    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[Assigned, Columns]:
+    def prepare(self, state: State, backend: Backend) -> Backend:
+        """Only where to compute."""
+        return backend
+
+    def chunk(self, block: Block, columns: Columns, backend: Backend) -> tuple[Assigned, Columns]:
         """Sums of one block."""
         labels, values = columns
         inside = (labels >= self.first) & (labels < self.first + self.clusters)
         own = np.where(inside, labels - np.int32(self.first), np.int32(-1)).astype(np.int32, copy=False)
         return (
             Assigned(
-                kernels.cluster_sums(block.values, own, self.metric, self.fixed_point, self.clusters),
+                backend.cluster_sums(block.values, own, self.metric, self.fixed_point, self.clusters),
                 self.inertia.add(values),
                 kernels.farthest(values, block.rows, self.farthest),
             ),
@@ -299,9 +359,14 @@ class LabelPass:
             return Cost(fixed_bytes=kept, thread_bytes=16 * self.clusters, row_bytes=96)
         return nearest_cost(self.clusters, dims, held=kept, row_bytes=96, beside=16 * self.clusters)
 
-    def chunk(self, block: Block, columns: Columns, state: PreparedCentroids | None) -> tuple[Labelled, Columns]:
+    def prepare(self, state: State, backend: Backend) -> Searching:
+        """The centroids, where labels are not known."""
+        return centroids_ready(state, backend, self.metric)
+
+    def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[Labelled, Columns]:
         """Labels and distances of one block."""
-        labels, values = columns if state is None else kernels.nearest(block.values, state)
+        backend, centroids = ready
+        labels, values = columns if centroids is None else backend.nearest(block.values, centroids)
         distances = kernels.distance_of(values, self.metric)
         selection = None
         if self.keep:

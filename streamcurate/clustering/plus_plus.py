@@ -97,7 +97,7 @@ def _distances(
     candidates: NDArray[Any], encoded: NDArray[Any], space: SeedingSpace, around: Surroundings
 ) -> NDArray[np.int64]:
     """Potentials (candidates, rows), the rows shared out among the threads; freshly made."""
-    threads = around.executor.budget.threads
+    threads = around.executor.local.budget.threads
     rows = len(encoded)
     if threads == 1 or len(candidates) * encoded.size < _WORTHWHILE_OPERATIONS:
         return space.potentials(candidates, encoded)
@@ -107,7 +107,7 @@ def _distances(
     def part(start: int) -> None:
         distances[:, start : start + step] = space.potentials(candidates, encoded[start : start + step])
 
-    for _ in around.executor.map(part, range(0, rows, step)):
+    for _ in around.executor.local.side_by_side(part, range(0, rows, step)):
         pass
     return distances
 

@@ -14,10 +14,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate import kernels
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Surroundings
+from streamcurate.kernels import Backend
 from streamcurate.storage import SequentialWriter, StoredArray, create_array
-from streamcurate.streaming import Block, Cost, Points, RowSource
+from streamcurate.streaming import Block, Cost, Points, RowSource, State
 
 _BITS = 16
 _COLLECT_ROWS = 1 << 18
@@ -52,11 +54,12 @@ class _HistogramPass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(fixed_bytes=16 << _BITS, row_bytes=64)
 
-    def chunk(
-        self, block: Block, columns: tuple[NDArray[Any], ...], state: None
-    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]:
-        from streamcurate import kernels
+    def prepare(self, state: State, backend: Backend) -> None:
+        return None
 
+    def chunk(
+        self, block: Block, columns: tuple[NDArray[Any], ...], ready: None
+    ) -> tuple[NDArray[np.int64], tuple[NDArray[Any], ...]]:
         keys = kernels.random_bits(self.around_seed, self.stream, block.rows)
         if self.shift + _BITS < 64:
             keys = keys[keys >> np.uint64(self.shift + _BITS) == np.uint64(self.prefix)]
@@ -78,7 +81,7 @@ def sample_threshold(points: Points, size: int, purpose: Purpose, around: Surrou
     prefix, remaining = 0, size
     for shift in range(64 - _BITS, -1, -_BITS):
         work = _HistogramPass(around.seed, around.stream(purpose), shift, prefix)
-        running = np.cumsum(around.executor.run(work, points, None))
+        running = np.cumsum(around.executor.run(work, points, {}))
         digit = int(np.searchsorted(running, remaining))
         remaining -= int(running[digit - 1]) if digit else 0
         prefix = (prefix << _BITS) | digit

@@ -17,9 +17,9 @@ from streamcurate.clustering.lloyd import CHECKPOINT_SECONDS
 from streamcurate.clustering.sample_rows import sampled_row_blocks
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
-from streamcurate.kernels import SeedingSpace
+from streamcurate.kernels import Backend, SeedingSpace
 from streamcurate.runs.events import Seeded
-from streamcurate.streaming import Block, Cost, MemoryBudget
+from streamcurate.streaming import Block, Cost, MemoryBudget, State
 
 Columns = tuple[NDArray[Any], ...]
 _Encoded = tuple[int, NDArray[Any], NDArray[np.int64]]
@@ -100,7 +100,7 @@ def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -
         space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
         require_memory(chosen, points.count, clusters, space.bytes_per_row, around.executor.budget, source.name)
         if chosen == "k-means++":
-            encoded, numbers = around.executor.run(_EncodePass(space), points, None)
+            encoded, numbers = around.executor.run(_EncodePass(space), points, {})
             rows = numbers[plus_plus.plus_plus(encoded, clusters, space, around, np.empty(0, dtype=np.int64))]
         else:
             rows = oversampling.oversample(measured, clusters, space, around)
@@ -140,7 +140,10 @@ class _EncodePass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(row_bytes=self.space.bytes_per_row, row_operations=16 * dims)
 
-    def chunk(self, block: Block, columns: Columns, state: None) -> tuple[list[_Encoded], Columns]:
+    def prepare(self, state: State, backend: Backend) -> None:
+        return None
+
+    def chunk(self, block: Block, columns: Columns, ready: None) -> tuple[list[_Encoded], Columns]:
         return [(block.start, self.space.encode(block.values), block.rows)], ()
 
     def combine(self, total: list[_Encoded], part: list[_Encoded]) -> list[_Encoded]:

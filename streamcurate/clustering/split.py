@@ -7,8 +7,10 @@ a fit sees the rows of its cluster in the store's order, so that the plan of buc
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,15 +20,17 @@ from streamcurate.clustering.centroids import whole
 from streamcurate.clustering.fit import fit
 from streamcurate.clustering.passes import LabelPass
 from streamcurate.clustering.streams import Purpose
-from streamcurate.clustering.surroundings import Measured, Surroundings, ignore
+from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.config import Level
 from streamcurate.kernels import ExactTotal
 from streamcurate.storage import SequentialWriter, StoredArray, create_array
-from streamcurate.streaming import MemoryRows, Output, Points, RowSource, SerialExecutor
-from streamcurate.streaming.shuffle import BucketRows, RowBuckets
+from streamcurate.streaming import MemoryRows, Output, Points, RowSource, SerialExecutor, State
+from streamcurate.streaming.shuffle import BucketRows, RowBuckets, RowSegments
 from streamcurate.tree.level import ALIGNED_CHUNK_ROWS, LevelWriter
 
-# Shares of the usable memory: rows waiting to be written, a bucket being fitted, and each side-by-side fit's own work.
+# Shares of the usable memory: rows being regrouped (their part in order is a fraction of them), labels waiting to be
+# written, a bucket being fitted, and each side-by-side fit's own work.
+_SEGMENT_SHARE = 1 / 4
 _WAITING_SHARE = 1 / 4
 _BUCKET_SHARE = 1 / 6
 _WORK_SHARE = 1 / 2
@@ -91,35 +95,63 @@ def split(
         folder / "coarse-labels", (source.rows,), np.int32, _COARSE_CHUNK_ROWS, durable=False, overwrite=True
     )
     work = LabelPass(around.metric, measured.inertia, len(coarse), writes=("labels",), name="coarse labels")
-    prepared = kernels.prepare_centroids(coarse, around.metric)
-    labelled = around.executor.run(work, points, prepared, outputs=(Output(coarse_labels, -1),))
-    usable = around.executor.budget.usable
+    executor = around.executor
+    labelled = executor.run(work, points, {"centroids": coarse}, outputs=(Output(coarse_labels, -1),))
+    usable = executor.budget.usable
     row_bytes = source.dims * source.dtype.itemsize + 64
     edges = _bucket_edges(labelled.counts, max(int(usable * _BUCKET_SHARE) // row_bytes, 1))
-    shuffled = RowBuckets(
-        folder / "buckets", len(edges) - 1, source.dims, source.dtype, int(usable * _WAITING_SHARE), tags=2
-    )
+    places = folder / "buckets"
+    shutil.rmtree(places, ignore_errors=True)
+    places.mkdir()
+    segments = RowSegments(places, len(edges) - 1, source.dims, source.dtype, tags=2)
     try:
+        regroup = _Regroup(segments, points, coarse_labels, max(int(usable * _SEGMENT_SHARE) // row_bytes, 1))
         bucket_of = np.repeat(np.arange(len(edges) - 1, dtype=np.int64), np.diff(edges))
-        for block, (labels,) in around.executor.stream(
-            points, columns=(coarse_labels,), row_bytes=2 * row_bytes, name="regrouping rows"
-        ):
-            tags = np.stack([block.rows, labels.astype(np.int64)], axis=1)
-            shuffled.add(bucket_of[labels], block.values, tags)
-        shuffled.flush()
-        names = []
-        progress = around.executor.progress
-        progress.started("splitting", points.count)
-        for bucket in range(len(edges) - 1):
-            name = f"level-{around.level}/split/{edges[bucket]}-{edges[bucket + 1]}"
-            names.append(name)
-            if _load(around, name) is None:
-                _save(around, name, _fit_bucket(shuffled, bucket, edges, measured, level, around))
-            progress.advanced(int(shuffled.sizes[bucket]), 0)
-        progress.finished()
+        executor.progress.started("regrouping rows", source.rows)
+        written = []
+        numbers = range(-(-source.rows // regroup.rows))
+        for sizes in executor.map(regroup, numbers, {"bucket-of": bucket_of}, "regrouping rows"):
+            written.append(sizes)
+            executor.progress.advanced(min(regroup.rows, source.rows), 0)
+        executor.progress.finished()
+        counts = np.stack(written)
+        names = [f"level-{around.level}/split/{first}-{last}" for first, last in pairwise(edges.tolist())]
+        missing = [bucket for bucket, name in enumerate(names) if _load(around, name) is None]
+        fit_bucket = _FitBucket(segments, measured, level, around.packed())
+        items = [(bucket, int(edges[bucket]), int(edges[bucket + 1]), names[bucket]) for bucket in missing]
+        executor.progress.started("splitting", points.count)
+        for bucket, _ in zip(missing, executor.map(fit_bucket, items, {"counts": counts}, "splitting"), strict=True):
+            executor.progress.advanced(int(counts[:, bucket].sum()), 0)
+        executor.progress.finished()
     finally:
-        shuffled.close()
+        segments.close()
     return _assemble(measured, coarse, names, around, writer)
+
+
+@dataclass(frozen=True)
+class _Regroup:
+    """Write the rows of one range, grouped by bucket; tags: row number, coarse cluster. State: ``bucket-of``."""
+
+    segments: RowSegments
+    points: Points
+    coarse_labels: StoredArray
+    rows: int
+
+    def __call__(self, number: int, state: State, executor: SerialExecutor) -> NDArray[np.int64]:
+        source = self.points.source
+        start = number * self.rows
+        stop = min(start + self.rows, source.rows)
+        values = np.empty((stop - start, source.dims), dtype=source.dtype)
+        tags = np.empty((stop - start, 2), dtype=np.int64)
+        filled = 0
+        for block, (labels,) in executor.stream(
+            self.points, columns=(self.coarse_labels,), name="regrouping rows", start=start, stop=stop
+        ):
+            part = slice(filled, filled + len(block.rows))
+            values[part], tags[part, 0], tags[part, 1] = block.values, block.rows, labels
+            filled = part.stop
+        buckets = state["bucket-of"][tags[:filled, 1]]
+        return self.segments.write(number, buckets, values[:filled], tags[:filled])
 
 
 def _bucket_edges(counts: NDArray[np.int64], capacity: int) -> NDArray[np.int64]:
@@ -133,40 +165,50 @@ def _bucket_edges(counts: NDArray[np.int64], capacity: int) -> NDArray[np.int64]
     return np.array([*edges, len(counts)], dtype=np.int64)
 
 
-def _fit_bucket(
-    shuffled: RowBuckets,
-    bucket: int,
-    edges: NDArray[np.int64],
-    measured: Measured,
-    level: Level,
-    around: Surroundings,
-) -> _Bucket:
-    source = measured.points.source
-    first, last = int(edges[bucket]), int(edges[bucket + 1])
-    if last - first == 1:  # perhaps larger than memory: streamed, with all threads
-        size = int(shuffled.sizes[bucket])
-        around.executor.budget.require(
-            size * _BYTES_OF_A_LABELLED_ROW,
-            f"level {around.level}: splitting coarse cluster {first} of {size:,} rows",
-            "choose more clusters and fewer splits",
-        )
-        rows = BucketRows(shuffled, bucket, source.dims, source.dtype)
-        leaf = _fit_cluster(rows, first, measured, level, around)
-        return _joined([leaf], [shuffled.tags(bucket)[:, 0]])
-    values, tags = shuffled.values(bucket), shuffled.tags(bucket)
-    order = np.argsort(tags[:, 1], kind="stable")
-    starts = np.searchsorted(tags[order, 1], np.arange(first, last + 1))
-    budget = around.executor.budget
-    with SerialExecutor(budget.share(_WORK_SHARE / budget.threads)) as inline:
-        alone = replace(around, executor=inline, checkpoints=None, emit=ignore)
+@dataclass(frozen=True)
+class _FitBucket:
+    """Fit the coarse clusters ``first`` to ``last`` of a bucket and keep what it gives. State: ``counts``.
 
-        def fit_one(cluster: int) -> _Leaf:
-            mine = order[starts[cluster - first] : starts[cluster - first + 1]]
-            return _fit_cluster(MemoryRows(values[mine]), cluster, measured, level, alone)
+    ``around`` comes without an executor: the one of the process that does the work takes the place.
+    """
 
-        leaves = list(around.executor.map(fit_one, range(first, last)))
-    parts = [tags[order[starts[index] : starts[index + 1]], 0] for index in range(last - first)]
-    return _joined(leaves, parts)
+    segments: RowSegments
+    measured: Measured
+    level: Level
+    around: Surroundings
+
+    def __call__(self, item: tuple[int, int, int, str], state: State, executor: SerialExecutor) -> None:
+        bucket, first, last, name = item
+        around = self.around.on(executor)
+        rows = self.segments.bucket(bucket, state["counts"])
+        if last - first == 1:  # perhaps larger than memory: streamed, with all threads
+            executor.budget.require(
+                rows.rows * _BYTES_OF_A_LABELLED_ROW,
+                f"level {around.level}: splitting coarse cluster {first} of {rows.rows:,} rows",
+                "choose more clusters and fewer splits",
+            )
+            leaf = _fit_cluster(rows, first, self.measured, self.level, around)
+            fitted = _joined([leaf], [rows.tags()[:, 0]])
+        else:
+            fitted = self._side_by_side(rows, first, last, around)
+        _save(around, name, fitted)
+
+    def _side_by_side(self, rows: BucketRows, first: int, last: int, around: Surroundings) -> _Bucket:
+        values, tags = rows.read(0, rows.rows), rows.tags()
+        order = np.argsort(tags[:, 1], kind="stable")
+        starts = np.searchsorted(tags[order, 1], np.arange(first, last + 1))
+        executor = around.executor.local
+        budget = executor.budget.share(_WORK_SHARE / executor.budget.threads)
+        with SerialExecutor(budget, backend=executor.backend) as inline:
+            alone = replace(around, executor=inline, checkpoints=None)
+
+            def fit_one(cluster: int) -> _Leaf:
+                mine = order[starts[cluster - first] : starts[cluster - first + 1]]
+                return _fit_cluster(MemoryRows(values[mine]), cluster, self.measured, self.level, alone)
+
+            leaves = list(executor.side_by_side(fit_one, range(first, last)))
+        parts = [tags[order[starts[index] : starts[index + 1]], 0] for index in range(last - first)]
+        return _joined(leaves, parts)
 
 
 @dataclass(frozen=True)
@@ -199,14 +241,16 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
         else []
     )
     leaves = whole(fitted.centroids)
-    prepared = kernels.prepare_centroids(leaves, at.metric)
     if outputs:
         work = LabelPass(at.metric, measured.inertia, wanted.clusters)
-        found = at.executor.run(work, mine.points, prepared, outputs=(Output(outputs[0], -1), Output(outputs[1], 0)))
+        written = (Output(outputs[0], -1), Output(outputs[1], 0))
+        found = at.executor.run(work, mine.points, {"centroids": leaves}, outputs=written)
         labels, distances = (array.read(0, rows.rows) for array in outputs)
         sizes, inertia = found.counts, found.inertia.units
     else:
-        labels, values = kernels.nearest(rows.read(0, rows.rows), prepared)
+        backend = at.executor.local.backend
+        prepared = backend.prepare_centroids(leaves, at.metric)
+        labels, values = backend.nearest(rows.read(0, rows.rows), prepared)
         distances = kernels.distance_of(values, at.metric)
         sizes = np.bincount(labels, minlength=wanted.clusters).astype(np.int64, copy=False)
         inertia = measured.inertia.add(values).units

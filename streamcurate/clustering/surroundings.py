@@ -56,6 +56,14 @@ class Surroundings:
         """The same, for another resampling step."""
         return replace(self, step=step)
 
+    def packed(self) -> Surroundings:
+        """Without what stays in this process, so that it can travel; :meth:`on` gives it an executor again."""
+        return replace(self, executor=None, emit=ignore)  # type: ignore[arg-type]
+
+    def on(self, executor: Executor) -> Surroundings:
+        """The same with another executor."""
+        return replace(self, executor=executor)
+
     @property
     def name(self) -> str:
         """Name of this fit's checkpoints and scratch."""

@@ -80,6 +80,8 @@ def _to_numpy(value: Any) -> NDArray[Any]:
 class DaskRows:
     """A Dask array as a row source: blocks are computed when rows of them are read, and the last two kept."""
 
+    travels = False
+
     def __init__(self, array: Any, name: str, convert: bool) -> None:
         heights = array.chunks[0]
         if any(height != height for height in heights):

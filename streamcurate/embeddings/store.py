@@ -11,12 +11,22 @@ from numpy.typing import DTypeLike, NDArray
 from streamcurate.embeddings.checks import check_floating, check_matrix, suffix_of
 from streamcurate.embeddings.memory import rows_of
 from streamcurate.errors import InputError, StoreError
-from streamcurate.storage import StoredArray, list_arrays, local_path, node_kind, open_array, open_group_attributes
-from streamcurate.streaming.source import RowSource, StoredRows
+from streamcurate.storage import (
+    SequentialWriter,
+    StoredArray,
+    create_array,
+    list_arrays,
+    local_path,
+    node_kind,
+    open_array,
+    open_group_attributes,
+)
+from streamcurate.streaming.source import HeldRows, MemoryRows, RowSource, StoredRows
 
 ARRAY_NAME = "embeddings"
 IDS_NAME = "ids"
 PARTIAL_SUFFIX = ".partial"
+_COPY_BYTES = 16 << 20
 
 
 class Embeddings:
@@ -39,6 +49,8 @@ class Embeddings:
         Rows stored together.
     read_overhead_bytes : int
         Memory a read takes beside its result.
+    travels : bool
+        Whether other processes can read them where they lie.
     array, ids : StoredArray or None
         The stored embeddings and their ids, where there are any; ``ids[:3]`` reads the first three.
     attributes : dict
@@ -61,6 +73,7 @@ class Embeddings:
         self.dtype: np.dtype[Any] = source.dtype
         self.chunk_rows = source.chunk_rows
         self.read_overhead_bytes = source.read_overhead_bytes
+        self.travels = source.travels
         self.array = array
         self.ids = ids
         self.attributes = dict(attributes or {})
@@ -192,6 +205,29 @@ def as_embeddings(value: Any) -> Embeddings:
     if not source.rows:
         raise InputError(f"{source.name}: has no rows")
     return Embeddings(source)
+
+
+def laid_down(embeddings: Embeddings, path: str | os.PathLike[str]) -> Embeddings:
+    """Embeddings that other processes can read: themselves, or what is in memory written to a scratch array.
+
+    Parameters
+    ----------
+    embeddings : Embeddings
+    path : path
+        Of the array; one that lies there is replaced.
+    """
+    if embeddings.travels:
+        return embeddings
+    rows = max(_COPY_BYTES // (embeddings.dims * embeddings.dtype.itemsize), 1)
+    array = create_array(path, embeddings.shape, embeddings.dtype, rows, durable=False, overwrite=True)
+    with SequentialWriter(array) as writer:
+        for start in range(0, embeddings.rows, rows):
+            writer.append(embeddings.read(start, min(start + rows, embeddings.rows)))
+    copy = StoredRows(array)
+    copy.name = embeddings.name
+    held = isinstance(embeddings._source, MemoryRows)
+    source = HeldRows(embeddings.read(0, embeddings.rows), copy) if held else copy
+    return Embeddings(source, ids=embeddings.ids, attributes=embeddings.attributes)
 
 
 def zarr_path(value: Any) -> str | None:

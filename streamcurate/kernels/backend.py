@@ -24,6 +24,19 @@ class Backend(Protocol):
     def name(self) -> str:
         """ "cpu" or "gpu"."""
 
+    @property
+    def device_bytes(self) -> int | None:
+        """All memory of the device; None where rows stay in the host's."""
+
+    def upload(self, rows: Array) -> Array:
+        """A block's rows where the device reads them, for several calls; on the CPU the rows themselves.
+
+        Every function takes rows as they are or uploaded, and gives NumPy arrays. Drop the result to free its memory.
+        """
+
+    def close(self) -> None:
+        """Give memory kept for later calls back."""
+
     def squared_distances_of_pairs(
         self, rows: Array, row_index: Int64, centroids: Float32, cluster_index: Int64, metric: str
     ) -> Float64:
@@ -78,12 +91,15 @@ class Backend(Protocol):
 
 
 def get_backend(device: str = "auto") -> Backend:
-    """The implementation for ``device``: "cpu", "gpu", or "auto" (the CPU, in this version).
+    """The implementation for ``device``: "cpu", "gpu" (the first CUDA device that is visible), or "auto".
+
+    "auto" is the CPU for now: it will choose a GPU once that path has been measured on one. Labels, sums and all else
+    are the same bits on either.
 
     Raises
     ------
     InputError
-        "gpu", which this version does not compute on, or an unknown device.
+        "gpu" where CuPy, a driver or a device is missing or too old (the message says which), or an unknown device.
     """
     if device in ("cpu", "auto"):
         from streamcurate.kernels.cpu.backend import CpuBackend
@@ -91,6 +107,6 @@ def get_backend(device: str = "auto") -> Backend:
         return CpuBackend()
     if device != "gpu":
         raise InputError(f"device is {device!r}; it must be auto, cpu or gpu")
-    raise InputError(
-        "device gpu: this version of streamcurate computes on the CPU only; use cpu (or auto), the results are the same"
-    )
+    from streamcurate.kernels.gpu.backend import gpu_backend
+
+    return gpu_backend()

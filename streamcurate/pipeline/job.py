@@ -7,7 +7,7 @@ import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from streamcurate.runs import (
     LevelFinished,
     LevelRecord,
     Manifest,
+    PassFinished,
     Resumed,
     RunFinished,
     RunStarted,
@@ -48,11 +49,13 @@ from streamcurate.runs import (
 )
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.storage import create_array, create_group, node_kind
-from streamcurate.streaming import Points, ProgressListener, SerialExecutor, StoredRows
+from streamcurate.streaming import Executor, PassReport, Points, ProgressListener, StoredRows
 from streamcurate.tree import TREE_NAME, LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
 from streamcurate.version import __version__
 
 _MASK_CHUNK_ROWS = 1 << 20
+# Shorter passes come by the thousand and tell nothing.
+_REPORTED_SECONDS = 0.1
 
 
 class Job:
@@ -64,13 +67,14 @@ class Job:
         store: Embeddings,
         config: Config,
         subset: str | os.PathLike[str] | NDArray[Any] | None,
-        executor: SerialExecutor,
+        executor: Executor,
         listener: ProgressListener,
     ) -> None:
         self.folder, self.run = folder, folder.path
         self.store, self.config = store, config
         self.executor, self.listener = executor, listener
         self.chosen = subset
+        self.level = 1
 
     def finish(self, reuse: str | os.PathLike[str] | None) -> Tree:
         """Do whatever is left."""
@@ -114,6 +118,7 @@ class Job:
             return Tree(self.run, earlier)
         with EventLog(self.run / EVENTS_NAME) as log:
             emit = self._emitter(log)
+            self.executor.on_pass = self._pass_listener(emit)
             try:
                 manifest = earlier or self._begin(wanted, snapshot, emit)
                 if earlier is not None:
@@ -225,7 +230,8 @@ class Job:
                 below = rows_under(tree.levels[index - 1], below)
             if index < len(manifest.levels):
                 continue
-            around = self._around(index + 1, emit)
+            self.level = index + 1
+            around = self._around(self.level, emit)
             if index == 0:
                 points = self._rows(subset)
             else:
@@ -306,6 +312,13 @@ class Job:
         return Surroundings(
             self.executor, metric, self.config.seed, self.folder.scratch, self.folder.checkpoints, emit, level
         )
+
+    def _pass_listener(self, emit: Callable[[Event], None]) -> Callable[[PassReport], None]:
+        def tell(report: PassReport) -> None:
+            if report.seconds >= _REPORTED_SECONDS:
+                emit(PassFinished(level=self.level, **asdict(report)))
+
+        return tell
 
     def _emitter(self, log: EventLog) -> Callable[[Event], None]:
         def emit(event: Event) -> None:

@@ -6,7 +6,8 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from numpy.typing import NDArray
 
 from streamcurate import kernels
 from streamcurate.config import Config, Level, parse_levels
-from streamcurate.embeddings.store import as_embeddings
+from streamcurate.embeddings.store import Embeddings, as_embeddings, laid_down
 from streamcurate.errors import ConfigError, InputError
 from streamcurate.pipeline.folder import RunFolder, make_run_folder
 from streamcurate.pipeline.job import Job
 from streamcurate.planning.model import check_levels
 from streamcurate.runs import Manifest, RunLock
-from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor, Silent, parse_bytes
+from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, SerialExecutor, Silent, parse_bytes
 from streamcurate.tree import Tree
 
 
@@ -67,17 +68,19 @@ def cluster(
     subset : path of an .npy file, or ndarray, optional
         Row numbers, or a mask, of the rows to use. Others get label -1.
     memory_limit : int or str, optional
-        Bytes this process may use, the interpreter included, as a number or like ``"4GiB"``; by default half of what is
-        available.
+        Bytes this process, and each worker, may use, the interpreter included, as a number or like ``"4GiB"``; by
+        default half of what is available.
     scratch : path, optional
         Folder for intermediate arrays; by default inside the run directory.
     device : "auto", "cpu" or "gpu"
+        With gpu, one Dask worker for each GPU. auto is the CPU in this version.
     threads : int, optional
-        Blocks computed at a time; by default one for each processor.
+        Blocks each process computes at a time; by default one for each processor, or Dask thread of a worker.
     prefetch : bool
         Read the next block while computing this one.
     client : dask.distributed.Client, optional
-        Not in this version.
+        Workers to compute on: they need the same versions, and the store, the run directory and the scratch folder
+        under the same paths. Without one this process computes, or with device gpu a cluster of this machine's GPUs.
     reuse : path, optional
         Another run of the same store, whose identical leading levels are taken over.
     progress : ProgressListener, optional
@@ -93,9 +96,10 @@ def cluster(
     InputError
         Anything the caller can mend: configuration, rows, store, run directory, memory, disk.
     """
-    if client is not None:
-        raise InputError("client: this version computes in one process; leave client out")
-    kernels.get_backend(device)
+    if device not in ("auto", "cpu", "gpu"):
+        raise ConfigError(f"device is {device!r}; it must be auto, cpu or gpu")
+    if client is None:
+        kernels.get_backend(device)  # says what is missing; with a client, it is the workers' devices that count
     resolved = resolve_config(levels, config, metric, seed, subset)
     listener = progress or Silent()
     store = as_embeddings(embeddings)
@@ -109,11 +113,12 @@ def cluster(
     place = Path(run)
     created = make_run_folder(place)
     try:
-        with RunLock(place), SerialExecutor(budget, listener) as executor:
+        with RunLock(place):
             chosen = subset if subset is not None else resolved.subset
             folder = RunFolder(place, scratch)
             try:
-                tree = Job(folder, store, resolved, chosen, executor, listener).finish(reuse)
+                with executor_for(client, budget, listener, folder, store, device, threads) as (executor, rows):
+                    tree = Job(folder, rows, resolved, chosen, executor, listener).finish(reuse)
             except InputError:
                 folder.forget_unless_begun()
                 raise
@@ -124,6 +129,34 @@ def cluster(
     if temporary is not None:
         tree.keep_alive(temporary)
     return tree
+
+
+@contextmanager
+def executor_for(
+    client: Any,
+    budget: MemoryBudget,
+    listener: ProgressListener,
+    folder: RunFolder,
+    store: Embeddings,
+    device: str,
+    threads: int | None,
+) -> Iterator[tuple[Executor, Embeddings]]:
+    """The executor a user's choice means, and the embeddings as it can read them."""
+    if client is None and device != "gpu":
+        with SerialExecutor(budget, listener) as serial:
+            yield serial, store
+        return
+    from streamcurate.streaming.dask import DaskExecutor, connect
+
+    folder.prepare_scratch()
+    store = laid_down(store, folder.scratch / "embeddings")
+    with ExitStack() as stack:
+        if client is None:
+            client = stack.enter_context(connect(device="gpu", memory_limit=budget.limit, note=listener.note))
+        kind = "gpu" if device == "gpu" else "cpu"
+        folders = [folder.path]
+        executor = DaskExecutor(client, budget, listener, folder.scratch, folders, store, kind, threads)
+        yield stack.enter_context(executor), store
 
 
 def resolve_config(

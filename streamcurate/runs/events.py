@@ -68,6 +68,22 @@ class StageFinished(Event):
 
 
 @dataclass(frozen=True)
+class PassFinished(Event):
+    """A pass over ``rows`` rows ended.
+
+    ``tasks`` were handed to workers, which spent ``busy_seconds`` on them all together; none where one process did it.
+    """
+
+    name: str
+    level: int
+    rows: int
+    bytes: int
+    seconds: float
+    tasks: int = 0
+    busy_seconds: float = 0.0
+
+
+@dataclass(frozen=True)
 class Seeded(Event):
     """The first centroids of a fit were chosen."""
 

@@ -17,13 +17,17 @@ class SequentialWriter:
     Parameters
     ----------
     array : StoredArray
-        Must be filled to its end by the time the writer is left.
+    start, stop : int, optional
+        The rows to fill, by default all; whole chunks. They must be filled by the time the writer is left.
     """
 
-    def __init__(self, array: StoredArray) -> None:
+    def __init__(self, array: StoredArray, start: int = 0, stop: int | None = None) -> None:
         self._array = array
         self._buffer: NDArray[Any] | None = None
-        self._position = 0
+        self._position = start
+        self._stop = array.rows if stop is None else stop
+        if start % array.chunk_rows or (self._stop % array.chunk_rows and self._stop != array.rows):
+            raise ValueError(f"{array.path}: rows {start} to {self._stop} are not whole chunks of {array.chunk_rows}")
 
     def __enter__(self) -> SequentialWriter:
         return self
@@ -31,18 +35,18 @@ class SequentialWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is None and self._position != self._array.rows:
-            raise ValueError(f"{self._array.path}: {self._position} of {self._array.rows} rows were written")
+        if kind is None and self._position != self._stop:
+            raise ValueError(f"{self._array.path}: written up to row {self._position} of {self._stop}")
 
     def append(self, values: NDArray[Any]) -> None:
         """Add rows; whole chunks are written as they fill."""
         array, taken = self._array, 0
         while taken < len(values):
             chunk = self._position // array.chunk_rows * array.chunk_rows
-            end = min(chunk + array.chunk_rows, array.rows)
+            end = min(chunk + array.chunk_rows, self._stop)
             count = min(len(values) - taken, end - self._position)
             if count <= 0:
-                raise ValueError(f"{array.path}: more than its {array.rows} rows")
+                raise ValueError(f"{array.path}: more rows than up to {self._stop}")
             part = values[taken : taken + count]
             taken += count
             if self._position == chunk and chunk + count == end:

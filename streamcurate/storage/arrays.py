@@ -12,6 +12,8 @@ import operator
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -25,15 +27,17 @@ from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write
 from streamcurate.storage.groups import _open, node_kind
 from streamcurate.storage.layout import is_raw, shard_fault
 
-# Below this share of rows wanted in a range, single rows are fetched one by one instead of the whole range.
+# Below this share of pages wanted in a range, single rows are fetched one by one instead of the whole range: a single
+# row costs a call, and at least a page.
 _SPARSE_SHARE = 1 / 16
+_PAGE_BYTES = 4096
 _TAKE_BYTES = 8 << 20
 
 
 class StoredArray:
     """Handle of one Zarr array (v2 or v3) of one or two dimensions, cut into chunks along its rows.
 
-    Safe to use from several threads. Pickles as its path.
+    Safe to use from several threads. Pickles as its path, and comes out of a pickle as one handle a process.
 
     Attributes
     ----------
@@ -46,9 +50,10 @@ class StoredArray:
         Rows of one chunk (of one shard, where the array is sharded).
     """
 
-    def __init__(self, path: str, array: zarr.Array[Any], *, durable: bool = True) -> None:
+    def __init__(self, path: str, array: zarr.Array[Any], *, durable: bool = True, writable: bool = True) -> None:
         self.path = path
         self.zarr = array
+        self._writable = writable
         self.shape: tuple[int, ...] = tuple(array.shape)
         # Strings have no byte order, and NumPy refuses to be asked for one.
         self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind in "OTU" else array.dtype.newbyteorder("=")
@@ -63,7 +68,7 @@ class StoredArray:
         self._decoded: tuple[int, NDArray[Any]] | None = None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open_array, (self.path,))
+        return (_reopened, (os.path.abspath(self.path), self._writable, self._durable))
 
     def __repr__(self) -> str:
         return f"StoredArray({self.path!r}, shape={self.shape}, dtype={self.dtype})"
@@ -171,7 +176,8 @@ class StoredArray:
             stop = min(start + span, (start // self.chunk_rows + 1) * self.chunk_rows, self.rows)
             end = int(np.searchsorted(rows, stop))
             wanted = rows[position:end]
-            if self._raw and len(wanted) < _SPARSE_SHARE * (int(wanted[-1]) + 1 - start):
+            range_bytes = (int(wanted[-1]) + 1 - start) * self.row_bytes
+            if self._raw and len(wanted) * max(self.row_bytes, _PAGE_BYTES) < _SPARSE_SHARE * range_bytes:
                 chunk = start // self.chunk_rows
                 self._read_single_rows(chunk, wanted - chunk * self.chunk_rows, out[position:end])
             else:
@@ -315,7 +321,10 @@ class StoredArray:
 
     def _write_raw(self, chunk: int, values: NDArray[Any]) -> None:
         file = next(self._chunk_files(chunk))
-        os.makedirs(os.path.dirname(file), exist_ok=True)
+        if not os.path.isdir(folder := os.path.dirname(file)):
+            if not os.path.isdir(self.path):  # an orphan of a run that has moved on must not make it again
+                raise StoreError(f"{self.path}: is gone; another process removed it while it was being written")
+            os.makedirs(folder, exist_ok=True)
         temporary = f"{file}.{os.getpid()}{TEMPORARY_SUFFIX}"
         try:
             descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
@@ -359,7 +368,23 @@ def open_array(path: str | os.PathLike[str], *, writable: bool = False) -> Store
         raise InputError(f"{path}: a Zarr group, not an array; name one of its arrays")
     if node.ndim not in (1, 2):
         raise InputError(f"{path}: an array of {node.ndim} dimensions; one or two are needed")
-    return StoredArray(os.fspath(path), node)
+    return StoredArray(os.fspath(path), node, writable=writable)
+
+
+@lru_cache(maxsize=64)
+def _opened(path: str, writable: bool, durable: bool, stamp: tuple[int, int, int] | None) -> StoredArray:
+    return StoredArray(path, open_array(path, writable=writable).zarr, durable=durable, writable=writable)
+
+
+def _reopened(path: str, writable: bool, durable: bool) -> StoredArray:
+    """An array out of a pickle. Tasks come by the thousand, so that the metadata is read again only when it changed."""
+    stamp = None
+    for name in ("zarr.json", ".zarray"):
+        with suppress(FileNotFoundError):
+            status = os.stat(os.path.join(path, name))
+            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
+            break
+    return _opened(path, writable, durable, stamp)
 
 
 def create_array(

@@ -201,8 +201,12 @@ class BlockPlan:
         return -(-self.rows // self.block_rows)
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        for start in range(0, self.rows, self.block_rows):
-            yield start, min(start + self.block_rows, self.rows)
+        return self.between(0, self.rows)
+
+    def between(self, start: int, stop: int) -> Iterator[tuple[int, int]]:
+        """The blocks of rows ``start`` to ``stop``."""
+        for first in range(start, stop, self.block_rows):
+            yield first, min(first + self.block_rows, stop)
 
 
 def format_bytes(count: int) -> str:

@@ -1,29 +1,38 @@
 """A pass: one immutable description of a sweep over rows, run by any executor.
 
-Everything that touches rows is a pass. It says what happens to one block (``chunk``), how two partial results become
-one (``combine``, in any order and grouping: the result must not depend on it) and what the whole gives (``finalize``).
+Everything that touches rows is a pass. It says what every process makes ready once (``prepare``), what happens to one
+block (``chunk``), how two partial results become one (``combine``, in any order and grouping: the result must not
+depend on it) and what the whole gives (``finalize``). A pass over clusters too many to sum in one place gives its
+largest arrays away to be added slice by slice (:class:`SlicedPass`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.kernels.backend import Backend
 from streamcurate.storage import StoredArray
 from streamcurate.streaming.budget import Cost, MemoryBudget
 from streamcurate.streaming.progress import ProgressListener
 from streamcurate.streaming.source import RowSource
 
-State = TypeVar("State")
+if TYPE_CHECKING:
+    from streamcurate.streaming.serial import SerialExecutor
+
+State = Mapping[str, NDArray[Any]]
+"""What a pass needs to know, the same for every block: arrays by name (centroids, say)."""
+
+Ready = TypeVar("Ready")
 Partial = TypeVar("Partial")
 Result = TypeVar("Result")
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
-StateIn = TypeVar("StateIn", contravariant=True)
+ReadyState = TypeVar("ReadyState")
 ResultOut = TypeVar("ResultOut", covariant=True)
 
 
@@ -80,8 +89,8 @@ class Output:
     fill: int | float
 
 
-class Pass(Protocol[StateIn, Partial, ResultOut]):
-    """See the module's text. Implementations are frozen data classes."""
+class Pass(Protocol[ReadyState, Partial, ResultOut]):
+    """See the module's text. Implementations are frozen data classes, small enough to travel with every task."""
 
     @property
     def name(self) -> str:
@@ -94,8 +103,11 @@ class Pass(Protocol[StateIn, Partial, ResultOut]):
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         """Memory and arithmetic it takes."""
 
+    def prepare(self, state: State, backend: Backend) -> ReadyState:
+        """What every ``chunk`` of a process shares, made once from the state; must not change what it is given."""
+
     def chunk(
-        self, block: Block, columns: tuple[NDArray[Any], ...], state: StateIn
+        self, block: Block, columns: tuple[NDArray[Any], ...], ready: ReadyState
     ) -> tuple[Partial, tuple[NDArray[Any], ...]]:
         """One block's partial result, and its rows' entries of every output."""
 
@@ -106,8 +118,49 @@ class Pass(Protocol[StateIn, Partial, ResultOut]):
         """The result of the whole pass; None where no block was read."""
 
 
+class SlicedPass(Pass[ReadyState, Partial, ResultOut], Protocol[ReadyState, Partial, ResultOut]):
+    """A pass whose partial result holds arrays with a row for each cluster that are simply added up."""
+
+    @property
+    def clusters(self) -> int:
+        """Rows of those arrays."""
+
+    def sums_bytes(self, dims: int) -> int:
+        """Bytes of those arrays."""
+
+    def detach(self, total: Partial) -> tuple[Partial, dict[str, NDArray[np.int64]]]:
+        """A partial result without its large arrays, and those: int64, shape (clusters, width), to be added."""
+
+    def attach(self, rest: Partial, arrays: Mapping[str, NDArray[np.int64]], first: int, last: int) -> Partial:
+        """The partial result of clusters ``first`` to ``last`` from what :meth:`detach` gave."""
+
+
+@dataclass(frozen=True)
+class PassReport:
+    """What a pass took.
+
+    Attributes
+    ----------
+    name : str
+    rows, bytes : int
+        Of the source.
+    seconds : float
+    tasks : int
+        Handed to other processes; 0 where it ran in this one.
+    busy_seconds : float
+        What those tasks took, all together.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    seconds: float
+    tasks: int = 0
+    busy_seconds: float = 0.0
+
+
 class Executor(Protocol):
-    """Runs passes. Serial here; others may spread the blocks over processes and hosts."""
+    """Runs passes. Serial in one process; Dask's spreads the blocks over processes and hosts."""
 
     @property
     def budget(self) -> MemoryBudget:
@@ -117,9 +170,16 @@ class Executor(Protocol):
     def progress(self) -> ProgressListener:
         """Who hears of the progress."""
 
+    @property
+    def local(self) -> SerialExecutor:
+        """The executor of this process alone."""
+
+    on_pass: Callable[[PassReport], None]
+    """Hears what every pass took."""
+
     def run(
         self,
-        work: Pass[State, Partial, Result],
+        work: Pass[Ready, Partial, Result],
         points: Points,
         state: State,
         *,
@@ -133,8 +193,7 @@ class Executor(Protocol):
         ----------
         work : Pass
         points : Points
-        state : object
-            What the pass needs to know, the same for every block (centroids, say).
+        state : mapping of str to ndarray
         columns : sequence of StoredArray
             Row-aligned arrays to read beside the rows.
         outputs : sequence of Output
@@ -148,10 +207,42 @@ class Executor(Protocol):
             Not even the smallest block fits within the memory limit.
         """
 
-    def stream(
-        self, points: Points, *, columns: Sequence[StoredArray] = (), row_bytes: int = 0, name: str = "reading"
-    ) -> Iterator[tuple[Block, tuple[NDArray[Any], ...]]]:
-        """The blocks of ``points`` with their columns, in order."""
+    def slices(
+        self,
+        work: SlicedPass[Ready, Partial, Result],
+        points: Points,
+        state: State,
+        *,
+        columns: Sequence[StoredArray] = (),
+    ) -> Iterator[tuple[int, int, Result]]:
+        """One pass, its result a slice of the clusters at a time: (first, last, result), in order."""
 
-    def map(self, function: Callable[[Item], Answer], items: Iterable[Item]) -> Iterator[Answer]:
-        """``function(item)`` for independent items, results in the items' order, a bounded number under way."""
+    def stream(
+        self,
+        points: Points,
+        *,
+        columns: Sequence[StoredArray] = (),
+        row_bytes: int = 0,
+        name: str = "reading",
+        start: int = 0,
+        stop: int | None = None,
+    ) -> Iterator[tuple[Block, tuple[NDArray[Any], ...]]]:
+        """The blocks of ``points`` (rows ``start`` to ``stop`` of the source) with their columns, in order."""
+
+    def map(
+        self, function: Callable[[Item, State, SerialExecutor], Answer], items: Iterable[Item], state: State, name: str
+    ) -> Iterator[Answer]:
+        """``function(item, state, executor)`` for independent items, wherever there is a process; results in order.
+
+        Parameters
+        ----------
+        function : callable
+            A frozen data class or a module's function, so that it can travel; it does all its work through the
+            executor it is given.
+        items : iterable
+            Small.
+        state : mapping of str to ndarray
+            The same for every item.
+        name : str
+            What messages call the work.
+        """

@@ -33,6 +33,10 @@ class RowSource(Protocol):
     def read_overhead_bytes(self) -> int:
         """Memory a read takes beside its result."""
 
+    @property
+    def travels(self) -> bool:
+        """Whether other processes can read it where it lies; a pickle of it is small then."""
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, shape (stop - start, dims), C-contiguous."""
 
@@ -42,6 +46,8 @@ class RowSource(Protocol):
 
 class StoredRows:
     """A two-dimensional stored array as a row source."""
+
+    travels = True
 
     def __init__(self, array: StoredArray) -> None:
         self.array = array
@@ -64,6 +70,7 @@ class MemoryRows:
     """An array in memory as a row source."""
 
     read_overhead_bytes = 0
+    travels = False
 
     def __init__(self, values: NDArray[Any], name: str = "array in memory") -> None:
         self.values = np.ascontiguousarray(values)
@@ -79,3 +86,20 @@ class MemoryRows:
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Single rows, given in ascending order."""
         return self.values[rows]
+
+
+class HeldRows(MemoryRows):
+    """Stored rows read into memory once; other processes are sent where they are stored, not the rows."""
+
+    travels = True
+
+    def __init__(self, values: NDArray[Any], origin: RowSource) -> None:
+        super().__init__(values, origin.name)
+        self.origin = origin
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (_itself, (self.origin,))
+
+
+def _itself(source: RowSource) -> RowSource:
+    return source

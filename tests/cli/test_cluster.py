@@ -219,10 +219,12 @@ def test_stores_that_cannot_be_used(tmp_path, capsys, spoil, options, said):
         (["--levels", "5", "--memory-limit", "100MiB"], ["memory limit 100 MiB", "smallest supported is 512 MiB"]),
         (["--levels", "5", "--memory-limit", "lots"], ["'lots'", "4GiB"]),
         (["--levels", "5", "--seed", "-1"], ["seed", "-1"]),
-        (["--levels", "5", "--device", "gpu"], ["device gpu", "on the CPU only", "use cpu"]),
+        (["--levels", "5", "--device", "gpu"], ["device gpu", "CuPy"]),
         (["--levels", "5", "--device", "tpu"], ["tpu"]),
-        (["--levels", "5", "--workers", "4"], ["--workers", "one process"]),
-        (["--levels", "5", "--scheduler", "tcp://x"], ["--scheduler", "one process"]),
+        (["--levels", "5", "--workers", "0"], ["workers"]),
+        (["--levels", "5", "--workers", "4", "--scheduler", "x"], ["--workers and --scheduler: give one of them"]),
+        (["--levels", "5", "--scheduler-file", "gone.json"], ["gone.json: no scheduler's file", "dask scheduler"]),
+        (["--levels", "5", "--scheduler", "tcp://127.0.0.1:1"], ["tcp://127.0.0.1:1: no Dask scheduler answers"]),
         (["--levels", "5", "--threads", "0"], ["threads"]),
         (["--levels", "5", "--metric", "dot"], ["dot"]),
         (["--levels", "5", "--subset", "gone.npy"], ["gone.npy: no such file", "leave --subset out"]),
@@ -233,6 +235,7 @@ def test_stores_that_cannot_be_used(tmp_path, capsys, spoil, options, said):
 )
 def test_options_that_cannot_be(store, tmp_path, capsys, options, said, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("streamcurate.streaming.dask.connection._CONNECT_SECONDS", 1)
     message = refusal(tmp_path, capsys, ["cluster", store, tmp_path / "run", *options])
     for part in said:
         assert part in message

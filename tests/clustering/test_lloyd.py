@@ -130,10 +130,10 @@ def test_passes_against_brute_force(run, metric):
 @given(
     labels=st.lists(st.integers(-1, 4), max_size=120),
     seed=st.integers(0, 9),
-    memory=st.sampled_from([0, 10**7]),
+    runs=st.booleans(),
 )
-def test_members_are_ordered_by_cluster_distance_row(tmp_path_factory, labels, seed, memory):
-    from streamcurate.clustering import members as module
+def test_members_are_ordered_by_cluster_distance_row(tmp_path_factory, labels, seed, runs):
+    from streamcurate.streaming import shuffle
 
     folder = tmp_path_factory.mktemp("members")
     label = np.array(labels, dtype=np.int32)
@@ -146,8 +146,11 @@ def test_members_are_ordered_by_cluster_distance_row(tmp_path_factory, labels, s
         arrays[-1].write(0, values)
     members = create_array(folder / "members", (count,), np.int64, 30)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_READ_ROWS", 17)
-        write_members(arrays[0], arrays[1], members, folder / "sort", memory)
+        if runs:
+            patch.setattr(shuffle, "_BYTES_IN_SORT", 1 << 30)
+            patch.setattr(shuffle, "_SMALLEST_RUN", 17)
+        with SerialExecutor(MemoryBudget.of(1 << 30)) as executor:
+            write_members(arrays[0], arrays[1], members, folder / "sort", executor)
     inside = np.flatnonzero(label >= 0)
     order = np.lexsort((inside, distance[inside], label[inside]))
     np.testing.assert_array_equal(members.read(0, count), inside[order])

@@ -6,27 +6,53 @@ import inspect
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from streamcurate import kernels
 from streamcurate.errors import InputError
 from streamcurate.kernels.backend import Backend
+from streamcurate.kernels.gpu.backend import GpuBackend, gpu_backend
+
+
+# Of a backend, not functions of the room.
+OWN = {"upload", "close"}
+
+
+def declared():
+    return [
+        (name, function)
+        for name, function in inspect.getmembers(Backend, inspect.isfunction)
+        if not name.startswith("_")
+    ]
 
 
 @pytest.mark.parametrize("device", ["cpu", "auto"])
 def test_cpu_offers_the_whole_protocol(device):
     backend = kernels.get_backend(device)
     assert backend.name == "cpu"
-    for name, declared in inspect.getmembers(Backend, inspect.isfunction):
-        if name.startswith("_"):
-            continue
-        assert getattr(backend, name) is getattr(kernels, name)
-        parameters = [p for p in inspect.signature(declared).parameters if p != "self"]
+    assert backend.device_bytes is None
+    for name, function in declared():
+        assert name in OWN or getattr(backend, name) is getattr(kernels, name)
+        parameters = [p for p in inspect.signature(function).parameters if p != "self"]
         assert list(inspect.signature(getattr(backend, name)).parameters) == parameters
+    rows = np.zeros((2, 3), np.float16)
+    assert backend.upload(rows) is rows
+    backend.close()
 
 
-def test_gpu_is_refused():
-    with pytest.raises(InputError, match="computes on the CPU only; use cpu"):
+def test_gpu_offers_the_whole_protocol():
+    for name, function in declared():
+        taken, wanted = (list(inspect.signature(f).parameters.values()) for f in (getattr(GpuBackend, name), function))
+        assert [(p.name, p.default) for p in taken if p.name != "self"] == [
+            (p.name, p.default) for p in wanted if p.name != "self"
+        ]
+
+
+def test_gpu_without_cupy_is_refused(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", None)
+    gpu_backend.cache_clear()
+    with pytest.raises(InputError, match="device gpu: CuPy is not installed; pip install"):
         kernels.get_backend("gpu")
 
 

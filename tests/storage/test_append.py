@@ -23,9 +23,9 @@ def test_any_pieces(tmp_path_factory, pieces, chunk_rows):
 
 def test_too_few_and_too_many_rows(tmp_path):
     array = create_array(tmp_path / "x", (5,), np.int64, 2)
-    with pytest.raises(ValueError, match="4 of 5 rows were written"), SequentialWriter(array) as writer:
+    with pytest.raises(ValueError, match="written up to row 4 of 5"), SequentialWriter(array) as writer:
         writer.append(np.arange(4))
-    with pytest.raises(ValueError, match="more than its 5 rows"), SequentialWriter(array) as writer:
+    with pytest.raises(ValueError, match="more rows than up to 5"), SequentialWriter(array) as writer:
         writer.append(np.arange(6))
 
 

@@ -34,6 +34,9 @@ class Seen:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return self.needed
 
+    def prepare(self, state: Any, backend: Any) -> None:
+        return None
+
     def chunk(self, block: Block, columns: tuple, state: Any) -> tuple[list, tuple]:
         if self.slow:
             time.sleep(self.slow * (block.start % 3))
@@ -84,9 +87,7 @@ def matrix(rows: int = 97, dims: int = 3) -> np.ndarray:
 def test_blocks_and_outputs_come_in_order(tmp_path, executor, slow):
     values = matrix()
     out = create_array(tmp_path / "out", (97,), np.int64, 16)
-    seen = executor.run(
-        Seen(slow=slow, writes=1), Points.all_of(CountingRows(values)), None, outputs=(Output(out, -1),)
-    )
+    seen = executor.run(Seen(slow=slow, writes=1), Points.all_of(CountingRows(values)), {}, outputs=(Output(out, -1),))
     assert [part[0] for part in seen] == sorted(part[0] for part in seen)
     assert seen[0][0] == 0
     assert all(one[1] == other[0] for one, other in itertools.pairwise(seen))
@@ -115,7 +116,7 @@ def test_masks_and_columns(tmp_path_factory, counts, threads):
         patch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
         points = Points(MemoryRows(values), len(chosen), mask)
         seen = executor.run(
-            Seen(writes=2), points, None, columns=(column,), outputs=(Output(outputs[0], -7), Output(outputs[1], -8))
+            Seen(writes=2), points, {}, columns=(column,), outputs=(Output(outputs[0], -7), Output(outputs[1], -8))
         )
         streamed = list(executor.stream(points, columns=(column,)))
     assert [row for part in seen for row in part[2]] == chosen.tolist()
@@ -133,16 +134,16 @@ def test_masks_and_columns(tmp_path_factory, counts, threads):
 
 
 def test_blocks_begin_at_multiples_of_align(executor):
-    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), None, align=8)
+    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), {}, align=8)
     assert all(part[0] % 8 == 0 for part in seen)
     assert len(seen) > 5
-    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), None, align=64)
+    seen = executor.run(Seen(), Points.all_of(MemoryRows(matrix())), {}, align=64)
     assert [part[0] for part in seen] == [0, 64]
 
 
 def test_rows_that_are_not_asked_for_are_not_read(executor):
     source = CountingRows(matrix())
-    seen = executor.run(Seen(reads_values=False), Points.all_of(source), None)
+    seen = executor.run(Seen(reads_values=False), Points.all_of(source), {})
     assert source.reads == []
     assert [row for part in seen for row in part[2]] == list(range(97))
     assert seen[0][3].shape == (len(seen[0][2]), 0)
@@ -150,7 +151,7 @@ def test_rows_that_are_not_asked_for_are_not_read(executor):
 
 def test_every_row_is_read_once(executor):
     source = CountingRows(matrix())
-    executor.run(Seen(), Points.all_of(source), None)
+    executor.run(Seen(), Points.all_of(source), {})
     assert sorted(source.reads)[0][0] == 0
     assert sum(stop - start for start, stop in source.reads) == 97
 
@@ -205,7 +206,7 @@ def test_errors_come_out_and_leave_nothing_running(monkeypatch, where, threads, 
     source = Rows(matrix())
     executor = SerialExecutor(budget_of(threads, prefetch), listener)
     with pytest.raises(ZeroDivisionError):
-        executor.run(Work(fails_at=41 if where == "chunk" else -1), Points.all_of(source), None)
+        executor.run(Work(fails_at=41 if where == "chunk" else -1), Points.all_of(source), {})
     # What was under way has ended before the error came out, and nothing new begins.
     assert under_way[0] == 0
     reads = len(source.reads)
@@ -214,7 +215,7 @@ def test_errors_come_out_and_leave_nothing_running(monkeypatch, where, threads, 
     assert listener.ended == 1
     # The executor can go on.
     where = "nowhere"
-    assert len(executor.run(Seen(), Points.all_of(source), None)) > 5
+    assert len(executor.run(Seen(), Points.all_of(source), {})) > 5
     executor.close()
     assert busy() == []
 
@@ -250,7 +251,7 @@ def test_map_keeps_order_and_few_under_way(executor):
             taken.append(item)
             yield item
 
-    results = executor.map(work, items())
+    results = executor.side_by_side(work, items())
     assert next(results) == 0
     assert len(taken) <= executor.budget.threads + 1
     assert list(results) == [item * item for item in range(1, 20)]
@@ -263,7 +264,7 @@ def test_map_passes_errors_on(executor):
             raise KeyError(item)
         return item
 
-    results = executor.map(work, range(20))
+    results = executor.side_by_side(work, range(20))
     assert [next(results) for _ in range(5)] == list(range(5))
     with pytest.raises(KeyError):
         next(results)
@@ -275,7 +276,7 @@ def test_a_refusal_comes_before_anything_is_read(tmp_path):
     with SerialExecutor(budget_of(2, 1, 600 * MIB)) as executor:
         work = Seen(needed=Cost(fixed_bytes=400 * MIB), writes=1)
         with pytest.raises(MemoryLimitError) as caught:
-            executor.run(work, Points.all_of(source), None, outputs=(Output(out, -1),))
+            executor.run(work, Points.all_of(source), {}, outputs=(Output(out, -1),))
         assert source.reads == []
         assert not (tmp_path / "out" / "c").exists()
     message = str(caught.value)
@@ -283,7 +284,7 @@ def test_a_refusal_comes_before_anything_is_read(tmp_path):
     assert "the memory limit of 600 MiB leaves" in message
     enough = int(message.split("--memory-limit ")[1].split("MiB")[0]) * MIB
     with SerialExecutor(budget_of(2, 1, enough)) as executor:
-        assert executor.run(work, Points.all_of(source), None, outputs=(Output(out, -1),))
+        assert executor.run(work, Points.all_of(source), {}, outputs=(Output(out, -1),))
 
 
 def test_a_source_that_gives_too_few_rows_is_said(executor):
@@ -292,7 +293,7 @@ def test_a_source_that_gives_too_few_rows_is_said(executor):
             return super().read(start, stop)[:-1]
 
     with pytest.raises(DataError, match="gave"):
-        executor.run(Seen(), Points.all_of(Short(matrix())), None)
+        executor.run(Seen(), Points.all_of(Short(matrix())), {})
 
 
 def test_blas_runs_on_one_thread_inside_and_as_before_after():
@@ -315,6 +316,6 @@ def test_stored_rows(tmp_path, executor):
     array.write(0, values)
     source = StoredRows(array)
     assert (source.rows, source.dims, source.chunk_rows, source.name) == (97, 3, 11, str(tmp_path / "a"))
-    seen = executor.run(Seen(), Points.all_of(source), None)
+    seen = executor.run(Seen(), Points.all_of(source), {})
     np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values)
     np.testing.assert_array_equal(source.take(np.array([3, 50])), values[[3, 50]])

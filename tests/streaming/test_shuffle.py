@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,12 +11,12 @@ from hypothesis import strategies as st
 
 from streamcurate.errors import DiskFullError, StoreError
 from streamcurate.streaming import shuffle
-from streamcurate.streaming.shuffle import BucketRows, RowBuckets, SortedRecords
+from streamcurate.streaming.shuffle import RowBuckets, RowSegments, SortedRecords
 
 
 def sort(folder, keys: np.ndarray, rows: np.ndarray, capacity: int, piece: int) -> list[np.ndarray]:
     sorting = SortedRecords(folder, 0)
-    sorting._capacity = capacity
+    sorting.capacity = capacity
     for start in range(0, len(keys), piece):
         sorting.add(keys[start : start + piece], rows[start : start + piece])
     blocks = list(sorting.blocks())
@@ -33,7 +35,7 @@ def sort(folder, keys: np.ndarray, rows: np.ndarray, capacity: int, piece: int) 
 def test_any_keys_in_any_memory(tmp_path_factory, kinds, capacity, piece, seed):
     folder = tmp_path_factory.mktemp("sort") / "runs"
     keys = np.array(kinds, dtype=np.uint64)
-    rows = np.random.default_rng(seed).permutation(len(keys)).astype(np.int64) * 3
+    rows = np.sort(np.random.default_rng(seed).permutation(3 * len(keys))[: len(keys)]).astype(np.int64)
     found = sort(folder, keys, rows, capacity, piece)
     order = np.lexsort((rows, keys))
     joined = np.concatenate(found) if found else np.empty(0, dtype=shuffle.RECORD)
@@ -53,7 +55,7 @@ def test_no_piece_is_larger_than_planned(tmp_path, kind):
         "ascending": np.arange(count),
         "descending": np.arange(count)[::-1],
     }[kind].astype(np.uint64)
-    rows = generator.permutation(count).astype(np.int64)
+    rows = 3 * np.arange(count, dtype=np.int64)
     blocks = sort(tmp_path / "runs", keys, rows, capacity, 777)
     assert max(len(block) for block in blocks) <= capacity
     joined = np.concatenate(blocks)
@@ -118,13 +120,52 @@ def test_buckets_keep_rows_tags_and_order(tmp_path_factory, owners, memory, piec
         assert found.dtype == dtype
         np.testing.assert_array_equal(found, values[mine])
         np.testing.assert_array_equal(buckets.tags(bucket), tag[mine])
-        source = BucketRows(buckets, bucket, dims, np.dtype(dtype))
-        assert (source.rows, source.dims) == (mine.sum(), dims)
+    buckets.close()
+    assert not folder.exists()
+
+
+@settings(max_examples=60)
+@given(
+    owners=st.lists(st.integers(0, 4), min_size=1, max_size=80),
+    piece=st.integers(1, 30),
+    dtype=st.sampled_from([np.float16, np.float32]),
+    dims=st.integers(1, 3),
+    tags=st.integers(1, 2),
+)
+def test_segments_keep_rows_tags_and_order(tmp_path_factory, owners, piece, dtype, dims, tags):
+    folder = tmp_path_factory.mktemp("segments")
+    count = len(owners)
+    owner = np.array(owners, dtype=np.int64)
+    values = np.random.default_rng(count).integers(-9, 9, (count, dims)).astype(dtype)
+    tag = np.arange(count * tags, dtype=np.int64).reshape(count, tags)
+    segments = RowSegments(folder, 5, dims, np.dtype(dtype), tags=tags)
+    written = []
+    for number, start in enumerate(range(0, count, piece)):
+        part = slice(start, start + piece)
+        written.append(segments.write(number, owner[part], values[part], tag[part]))
+    counts = np.stack(written)
+    np.testing.assert_array_equal(counts.sum(axis=0), np.bincount(owner, minlength=5))
+    for number in range(5):
+        mine = owner == number
+        # Through a pickle: another process reads what this one wrote.
+        source = pickle.loads(pickle.dumps(segments.bucket(number, counts)))
+        assert (source.rows, source.dims, source.dtype) == (mine.sum(), dims, dtype)
+        np.testing.assert_array_equal(source.tags(), tag[mine])
+        np.testing.assert_array_equal(source.read(0, source.rows), values[mine])
         np.testing.assert_array_equal(source.read(source.rows // 3, source.rows), values[mine][source.rows // 3 :])
         some = np.arange(0, source.rows, 2)
         np.testing.assert_array_equal(source.take(some), values[mine][some])
-    buckets.close()
+    segments.close()
     assert not folder.exists()
+
+
+def test_a_segment_cut_short_is_said(tmp_path):
+    segments = RowSegments(tmp_path, 1, 2, np.dtype(np.float32), 1)
+    counts = segments.write(0, np.zeros(4, np.int64), np.ones((4, 2), np.float32), np.zeros((4, 1), np.int64))
+    path = tmp_path / "segment-0.values"
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(StoreError, match="cut short"):
+        segments.bucket(0, counts[None]).read(0, 4)
 
 
 def test_a_bucket_cut_short_is_said(tmp_path):

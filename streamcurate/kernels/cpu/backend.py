@@ -7,12 +7,14 @@ from streamcurate.kernels.cpu import formula, prepare, random, selection, sums
 from streamcurate.kernels.cpu import nearest as search
 from streamcurate.kernels.cpu import quantise as integers
 from streamcurate.kernels.cpu import statistics as ranges
+from streamcurate.kernels.metric import Array
 
 
 class CpuBackend:
     """NumPy and numba, one thread a call."""
 
     name = "cpu"
+    device_bytes: int | None = None
     squared_distances_of_pairs = staticmethod(formula.squared_distances_of_pairs)
     distance_of = staticmethod(formula.distance_of)
     prepare_centroids = staticmethod(prepare.prepare_centroids)
@@ -27,3 +29,12 @@ class CpuBackend:
     quantised_distances = staticmethod(integers.quantised_distances)
     smallest_per_cluster = staticmethod(selection.smallest_per_cluster)
     farthest = staticmethod(far.farthest)
+
+    @staticmethod
+    def upload(rows: Array) -> Array:
+        """The rows themselves: the processor reads them where they are."""
+        return rows
+
+    @staticmethod
+    def close() -> None:
+        """Nothing to give back: work buffers go with their threads."""

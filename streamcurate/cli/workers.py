@@ -1,0 +1,49 @@
+"""The options that say where to compute, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+
+
+def worker_options(command: _Command) -> _Command:
+    """Add ``--workers``, ``--scheduler`` and ``--scheduler-file``."""
+    for option in (
+        click.option("--scheduler-file", type=click.Path(), metavar="FILE", help="File with a scheduler's address."),
+        click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, such as tls://host:8786."),
+        click.option(
+            "--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N processes (with gpu: on N GPUs)."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+@contextmanager
+def connected(
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    device: str,
+    memory_limit: int | None,
+    threads: int | None,
+    note: Callable[[str], None],
+) -> Iterator[tuple[Any, int | None]]:
+    """A Dask client where one is asked for, None otherwise; and the memory limit of each process."""
+    wanted = workers is not None or scheduler is not None or scheduler_file is not None
+    if not wanted and device != "gpu":
+        yield None, memory_limit
+        return
+    from streamcurate.streaming.dask import connect
+    from streamcurate.streaming.dask.connection import worker_share
+
+    if workers is not None:
+        memory_limit = worker_share(workers, memory_limit)
+    kind = "gpu" if device == "gpu" else "cpu"
+    with connect(workers, scheduler, scheduler_file, kind, memory_limit, threads, note) as client:
+        yield client, memory_limit
