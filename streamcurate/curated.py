@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import warnings
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from streamcurate import pipeline
 from streamcurate.clustering.assign import Assignment, assign_rows
 from streamcurate.embeddings.store import as_embeddings
-from streamcurate.errors import DegenerateTreeWarning
+from streamcurate.errors import DegenerateTreeWarning, InputError
+from streamcurate.pipeline.executors import check_device, distributed, executor_for
 from streamcurate.sampling import Selection
 from streamcurate.sampling import sample as draw
-from streamcurate.streaming import MemoryBudget, ProgressListener, SerialExecutor
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import Tree as StoredTree
 from streamcurate.tree import open_tree as open_stored_tree
 
@@ -112,8 +116,10 @@ def assign(
     embeddings: Any,
     out: str | os.PathLike[str],
     *,
-    memory_limit: int | None = None,
+    memory_limit: int | str | None = None,
     threads: int | None = None,
+    device: str = "auto",
+    client: Any = None,
     progress: ProgressListener | None = None,
 ) -> Assignment:
     """Label new rows with the frozen centroids of a tree.
@@ -125,7 +131,7 @@ def assign(
         Of the tree's dims.
     out : path
         A Zarr group made here: ``level-1/labels``, ``level-1/distances``, ``level-2/labels``, ...
-    memory_limit, threads, progress
+    memory_limit, threads, device, client, progress
         As for ``cluster``.
 
     Returns
@@ -137,6 +143,19 @@ def assign(
     InputError
         Other dims, bad rows, or a destination that exists.
     """
+    check_device(client, device)
     held = tree if isinstance(tree, StoredTree) else open_tree(tree)
-    with SerialExecutor(MemoryBudget.of(memory_limit, threads), progress) as executor:
-        return assign_rows(held, as_embeddings(embeddings), out, executor)
+    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+    store, listener = as_embeddings(embeddings), progress or Silent()
+    with ExitStack() as stack:
+        scratch = Path(f"{os.fspath(out)}.scratch").absolute()
+        if distributed(client, device):
+            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
+            try:
+                scratch.mkdir(exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{scratch}: cannot be made ({error.strerror}); choose another place") from error
+        executor, rows = stack.enter_context(
+            executor_for(client, MemoryBudget.of(limit, threads), listener, scratch, [], store, device, threads)
+        )
+        return assign_rows(held, rows, out, executor)

@@ -4,19 +4,36 @@ from __future__ import annotations
 
 import click
 
+from streamcurate.cli.workers import connected, worker_options
+
 
 @click.command("assign")
 @click.argument("run", type=click.Path())
 @click.argument("embeddings", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
 @click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of this process, such as 4GiB; by default half of what is free."
+    "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
 )
+@click.option(
+    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
+)
+@worker_options
 @click.option(
     "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
 )
 @click.option("--quiet", is_flag=True, help="No progress.")
-def command(run: str, embeddings: str, out: str, memory_limit: str | None, threads: int | None, quiet: bool) -> None:
+def command(
+    run: str,
+    embeddings: str,
+    out: str,
+    memory_limit: str | None,
+    device: str,
+    workers: int | None,
+    scheduler: str | None,
+    scheduler_file: str | None,
+    threads: int | None,
+    quiet: bool,
+) -> None:
     """Label the rows of EMBEDDINGS with the frozen tree of RUN, at every level."""
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
@@ -25,12 +42,16 @@ def command(run: str, embeddings: str, out: str, memory_limit: str | None, threa
 
     set_resume_hint("nothing was kept; give the same command again")
     with Progress(quiet=quiet) as progress:
-        found = assign(
-            run,
-            embeddings,
-            out,
-            memory_limit=None if memory_limit is None else parse_bytes(memory_limit),
-            threads=threads,
-            progress=progress,
-        )
+        limit = None if memory_limit is None else parse_bytes(memory_limit)
+        with connected(workers, scheduler, scheduler_file, device, limit, threads, progress.note) as (client, limit):
+            found = assign(
+                run,
+                embeddings,
+                out,
+                memory_limit=limit,
+                device=device,
+                client=client,
+                threads=threads,
+                progress=progress,
+            )
     click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} levels")

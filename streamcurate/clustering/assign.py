@@ -21,7 +21,7 @@ from streamcurate.kernels import Backend, Metric, PreparedCentroids
 from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
 from streamcurate.streaming import Block, Cost, Executor, Output, Points, State
 from streamcurate.tree import Tree, level_name
-from streamcurate.tree.level import ALIGNED_CHUNK_ROWS
+from streamcurate.tree.level import aligned_chunk_rows
 
 PARTIAL_SUFFIX = ".partial"
 Columns = tuple[NDArray[Any], ...]
@@ -174,10 +174,12 @@ def _make(place: Path, levels: int, rows: int, tree: Tree) -> list[Output]:
         raise InputError(f"{place.parent}: no such folder; make it first, or choose another place")
     create_group(place, {"format": 1, "kind": "labels", "tree": {"digest": tree.digest, "path": tree.path}})
     outputs = []
+    first = tree.levels[0].stored_centroids
+    chunk = aligned_chunk_rows(rows, 2 * first.shape[1] * first.rows)
     for number in range(1, levels + 1):
         create_group(place / level_name(number))
         arrays: list[tuple[StoredArray, float]] = [
-            (create_array(place / level_name(number) / name, (rows,), dtype, ALIGNED_CHUNK_ROWS), fill)
+            (create_array(place / level_name(number) / name, (rows,), dtype, chunk), fill)
             for name, dtype, fill in (("labels", np.int32, -1), ("distances", np.float32, np.nan))
         ]
         outputs += [Output(array, fill) for array, fill in arrays]

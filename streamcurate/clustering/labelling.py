@@ -12,8 +12,7 @@ from streamcurate.clustering.passes import Labelled, LabelPass, TilePass
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.storage import StoredArray, create_array
 from streamcurate.streaming import Output
-
-_CHUNK_ROWS = 1 << 18
+from streamcurate.tree.level import aligned_chunk_rows
 
 
 def label_points(
@@ -52,12 +51,13 @@ def label_by_tiles(
     points = measured.points
     folder = around.scratch / around.name / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
+    chunk = aligned_chunk_rows(points.source.rows, 2 * points.source.dims * (edges[1] - edges[0]))
     columns: tuple[StoredArray, ...] = ()
     for tile in range(len(edges) - 1):
         first, last = edges[tile], edges[tile + 1]
         outputs = tuple(
             create_array(
-                folder / f"{kind}-{tile % 2}", (points.source.rows,), dtype, _CHUNK_ROWS, durable=False, overwrite=True
+                folder / f"{kind}-{tile % 2}", (points.source.rows,), dtype, chunk, durable=False, overwrite=True
             )
             for kind, dtype in (("labels", np.int32), ("values", np.float64))
         )

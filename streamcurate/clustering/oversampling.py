@@ -16,13 +16,13 @@ from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.kernels import Backend, SeedingSpace
 from streamcurate.storage import StoredArray, create_array
 from streamcurate.streaming import Block, Cost, Output, State
+from streamcurate.tree.level import aligned_chunk_rows
 
 # Five rounds of 2k candidates reach what more rounds do not improve (Bahmani et al. 2012, section 5).
 ROUNDS = 5
 OVERSAMPLING = 2
 # Tiles of 512 x 1,024 int64 potentials with what finds their smallest, and the product's own buffers.
 _NEAREST_BYTES = 32 << 20
-_CHUNK_ROWS = 1 << 18
 
 Columns = tuple[NDArray[Any], ...]
 
@@ -158,6 +158,7 @@ def oversample(measured: Measured, clusters: int, space: SeedingSpace, around: S
     points, executor = measured.points, around.executor
     folder = around.scratch / around.name / "seeding"
     folder.mkdir(parents=True, exist_ok=True)
+    chunk = aligned_chunk_rows(points.source.rows, 2 * points.source.dims * OVERSAMPLING * clusters)
     rows = sampled_rows(points, 1, Purpose.OVERSAMPLING, around)
     fresh = rows
     columns: tuple[StoredArray, ...] = ()
@@ -167,7 +168,7 @@ def oversample(measured: Measured, clusters: int, space: SeedingSpace, around: S
                 folder / f"{kind}-{turn % 2}",
                 (points.source.rows,),
                 dtype,
-                _CHUNK_ROWS,
+                chunk,
                 durable=False,
                 overwrite=True,
             )

@@ -26,7 +26,7 @@ from streamcurate.kernels import ExactTotal
 from streamcurate.storage import SequentialWriter, StoredArray, create_array
 from streamcurate.streaming import MemoryRows, Output, Points, RowSource, SerialExecutor, State
 from streamcurate.streaming.shuffle import BucketRows, RowBuckets, RowSegments
-from streamcurate.tree.level import ALIGNED_CHUNK_ROWS, LevelWriter
+from streamcurate.tree.level import LevelWriter, aligned_chunk_rows
 
 # Shares of the usable memory: rows being regrouped (their part in order is a fraction of them), labels waiting to be
 # written, a bucket being fitted, and each side-by-side fit's own work.
@@ -36,7 +36,6 @@ _BUCKET_SHARE = 1 / 6
 _WORK_SHARE = 1 / 2
 # Row numbers, labels and distances of the rows of one cluster, twice while they are joined.
 _BYTES_OF_A_LABELLED_ROW = 40
-_COARSE_CHUNK_ROWS = 1 << 18
 _SCATTER_ROWS = 1 << 20
 
 
@@ -91,8 +90,9 @@ def split(
     points, source = measured.points, measured.points.source
     folder = around.scratch / f"level-{around.level}" / "split"
     folder.mkdir(parents=True, exist_ok=True)
+    chunk = aligned_chunk_rows(source.rows, 2 * source.dims * len(coarse))
     coarse_labels = create_array(
-        folder / "coarse-labels", (source.rows,), np.int32, _COARSE_CHUNK_ROWS, durable=False, overwrite=True
+        folder / "coarse-labels", (source.rows,), np.int32, chunk, durable=False, overwrite=True
     )
     work = LabelPass(around.metric, measured.inertia, len(coarse), writes=("labels",), name="coarse labels")
     executor = around.executor
@@ -232,9 +232,10 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
     wanted = replace(level, clusters=min(level.splits, rows.rows), splits=1, fit_rows=None, resampling=None)
     fitted = fit(mine, wanted, at)
     folder = at.scratch / at.name
+    chunk = aligned_chunk_rows(rows.rows, 2 * rows.dims * wanted.clusters)
     outputs = (
         [
-            create_array(folder / name, (rows.rows,), dtype, ALIGNED_CHUNK_ROWS, durable=False, overwrite=True)
+            create_array(folder / name, (rows.rows,), dtype, chunk, durable=False, overwrite=True)
             for name, dtype in (("labels", np.int32), ("distances", np.float32))
         ]
         if not isinstance(rows, MemoryRows)

@@ -256,7 +256,9 @@ class Job:
         below: NDArray[np.int64] | None,
     ) -> LevelRecord:
         number = around.level
-        writer = LevelWriter(self.folder.building(number), points.source.rows, points.source.dims)
+        source = points.source
+        operations = 2 * source.dims * level.clusters
+        writer = LevelWriter(self.folder.building(number), source.rows, source.dims, operations)
         built = build_level(points, statistics, level, around, writer)
         stored = self.folder.place(number)
         uneven = warnings_of(number, rows_under(stored, below), built.sizes)

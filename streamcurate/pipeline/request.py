@@ -6,8 +6,7 @@ import os
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,15 +14,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate import kernels
 from streamcurate.config import Config, Level, parse_levels
-from streamcurate.embeddings.store import Embeddings, as_embeddings, laid_down
+from streamcurate.embeddings.store import as_embeddings
 from streamcurate.errors import ConfigError, InputError
+from streamcurate.pipeline.executors import check_device, distributed, executor_for
 from streamcurate.pipeline.folder import RunFolder, make_run_folder
 from streamcurate.pipeline.job import Job
 from streamcurate.planning.model import check_levels
 from streamcurate.runs import Manifest, RunLock
-from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, SerialExecutor, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import Tree
 
 
@@ -96,10 +95,7 @@ def cluster(
     InputError
         Anything the caller can mend: configuration, rows, store, run directory, memory, disk.
     """
-    if device not in ("auto", "cpu", "gpu"):
-        raise ConfigError(f"device is {device!r}; it must be auto, cpu or gpu")
-    if client is None:
-        kernels.get_backend(device)  # says what is missing; with a client, it is the workers' devices that count
+    check_device(client, device)
     resolved = resolve_config(levels, config, metric, seed, subset)
     listener = progress or Silent()
     store = as_embeddings(embeddings)
@@ -117,7 +113,10 @@ def cluster(
             chosen = subset if subset is not None else resolved.subset
             folder = RunFolder(place, scratch)
             try:
-                with executor_for(client, budget, listener, folder, store, device, threads) as (executor, rows):
+                if distributed(client, device):
+                    folder.prepare_scratch()
+                folders = (folder.scratch, [folder.path])
+                with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
                     tree = Job(folder, rows, resolved, chosen, executor, listener).finish(reuse)
             except InputError:
                 folder.forget_unless_begun()
@@ -129,34 +128,6 @@ def cluster(
     if temporary is not None:
         tree.keep_alive(temporary)
     return tree
-
-
-@contextmanager
-def executor_for(
-    client: Any,
-    budget: MemoryBudget,
-    listener: ProgressListener,
-    folder: RunFolder,
-    store: Embeddings,
-    device: str,
-    threads: int | None,
-) -> Iterator[tuple[Executor, Embeddings]]:
-    """The executor a user's choice means, and the embeddings as it can read them."""
-    if client is None and device != "gpu":
-        with SerialExecutor(budget, listener) as serial:
-            yield serial, store
-        return
-    from streamcurate.streaming.dask import DaskExecutor, connect
-
-    folder.prepare_scratch()
-    store = laid_down(store, folder.scratch / "embeddings")
-    with ExitStack() as stack:
-        if client is None:
-            client = stack.enter_context(connect(device="gpu", memory_limit=budget.limit, note=listener.note))
-        kind = "gpu" if device == "gpu" else "cpu"
-        folders = [folder.path]
-        executor = DaskExecutor(client, budget, listener, folder.scratch, folders, store, kind, threads)
-        yield stack.enter_context(executor), store
 
 
 def resolve_config(

@@ -11,9 +11,30 @@ from numpy.typing import NDArray
 
 from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
 
-# Chunks of row- and cluster-aligned arrays: 1 Mi entries are 4 to 8 MiB, cheap to hold while they fill.
+# Most entries in a chunk of row- and cluster-aligned arrays: 1 Mi are 4 to 8 MiB, cheap to hold while they fill.
 ALIGNED_CHUNK_ROWS = 1 << 20
+# A chunk is the least a worker computes and writes: there should be enough of them to share, none should take minutes
+# (on two cores 2^42 operations are under one), and they should not be files of a few bytes.
+_SHARES = 16
+_CHUNK_OPERATIONS = 1 << 42
+_FEWEST_OF_LONG = 1 << 16
+_FEWEST = 1 << 14
 _CENTROID_CHUNK_BYTES = 64 << 20
+
+
+def aligned_chunk_rows(rows: int, row_operations: int = 0) -> int:
+    """Rows of a chunk of a row-aligned array that a pass writes: a power of two, or ``ALIGNED_CHUNK_ROWS``.
+
+    Parameters
+    ----------
+    rows : int
+        Of the array.
+    row_operations : int
+        Arithmetic operations the pass makes for a row.
+    """
+    long = max(_CHUNK_OPERATIONS // max(row_operations, 1), _FEWEST_OF_LONG)
+    wanted = max(min(rows // _SHARES, long), _FEWEST)
+    return min(1 << (wanted.bit_length() - 1), ALIGNED_CHUNK_ROWS)
 
 
 def level_name(number: int) -> str:
@@ -149,11 +170,14 @@ class LevelWriter:
     points : int
         Length of the row-aligned arrays.
     dims : int
+    row_operations : int
+        Arithmetic operations that finding a point's label takes.
     """
 
-    def __init__(self, folder: Path, points: int, dims: int) -> None:
+    def __init__(self, folder: Path, points: int, dims: int, row_operations: int = 0) -> None:
         self.folder = folder
         self._points, self._dims = points, dims
+        self._chunk_rows = aligned_chunk_rows(points, row_operations)
         if node_kind(folder) is None:
             folder.parent.mkdir(parents=True, exist_ok=True)
             create_group(folder)
@@ -187,4 +211,4 @@ class LevelWriter:
         return open_array(self.folder / name)
 
     def _aligned(self, name: str, dtype: type) -> StoredArray:
-        return create_array(self.folder / name, (self._points,), dtype, ALIGNED_CHUNK_ROWS, overwrite=True)
+        return create_array(self.folder / name, (self._points,), dtype, self._chunk_rows, overwrite=True)

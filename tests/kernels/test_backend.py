@@ -14,7 +14,6 @@ from streamcurate.errors import InputError
 from streamcurate.kernels.backend import Backend
 from streamcurate.kernels.gpu.backend import GpuBackend, gpu_backend
 
-
 # Of a backend, not functions of the room.
 OWN = {"upload", "close"}
 

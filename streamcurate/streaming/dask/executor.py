@@ -115,7 +115,7 @@ class DaskExecutor:
         self.on_pass: Callable[[PassReport], None] = no_report
         self.local = SerialExecutor(budget, progress)
         self._client = client
-        self._closed = False
+        self._closed = self._gone = False
         self._passes = 0
         self._polled = self._seen = time.monotonic()
         self._count = 0
@@ -156,9 +156,9 @@ class DaskExecutor:
             return
         self._closed = True
         self._session.end()
-        # Whether or not anybody still listens.
-        with suppress(Exception):
-            self._client.run(leave, self._session.nonce, on_error="ignore", nanny=False)
+        if not self._gone:
+            with suppress(Exception):  # whether or not anybody still listens
+                self._client.run(leave, self._session.nonce, on_error="ignore")
         self._exchange.close()
         self.local.close()
 
@@ -360,7 +360,7 @@ class DaskExecutor:
                 if outcome is not None:
                     yield job, outcome
         finally:
-            if pending:
+            if pending and not self._gone:
                 with suppress(Exception):
                     self._client.cancel(list(pending), force=True)
 
@@ -454,6 +454,7 @@ class DaskExecutor:
         return {address: answer for address, answer in answers.items() if not isinstance(answer, BaseException)}
 
     def _lost(self) -> RunError:
+        self._gone = True
         address = self._client.scheduler.address if self._client.scheduler is not None else "the Dask cluster"
         return RunError(
             f"{address}: the Dask scheduler does not answer any more; start it again, and give the same command again: "
