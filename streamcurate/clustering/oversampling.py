@@ -60,17 +60,18 @@ class _PotentialPass:
             row_operations=2 * dims * self.candidates,
         )
 
-    def prepare(self, state: State, backend: Backend) -> State:
-        return state
+    def prepare(self, state: State, backend: Backend) -> tuple[Backend, NDArray[Any]]:
+        return backend, state["candidates"]
 
-    def chunk(self, block: Block, columns: Columns, state: State) -> tuple[int, Columns]:
-        encoded = self.space.encode(block.values)
+    def chunk(self, block: Block, columns: Columns, ready: tuple[Backend, NDArray[Any]]) -> tuple[int, Columns]:
+        backend, candidates = ready
+        encoded = self.space.encode(block.values, backend)
         if columns:
             potentials, nearest = columns[0].copy(), columns[1].copy()
         else:
             potentials = np.full(len(encoded), np.iinfo(np.int64).max, dtype=np.int64)
             nearest = np.zeros(len(encoded), dtype=np.int32)
-        position, found = self.space.nearest(encoded, state["candidates"])
+        position, found = self.space.nearest(encoded, candidates, backend)
         better = found < potentials
         nearest[better] = position[better] + np.int32(self.first)
         potentials[better] = found[better]

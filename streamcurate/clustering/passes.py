@@ -64,6 +64,8 @@ def nearest_cost(clusters: int, dims: int, *, held: int, row_bytes: int, beside:
         thread_bytes=kernels.nearest_workspace_bytes(_LARGEST_BLOCK_ROWS, dims, clusters) + beside,
         row_bytes=row_bytes,
         row_operations=2 * dims * clusters,
+        # On a GPU they are held as given and laid out for the search, with norms, order and bounds beside.
+        device_bytes=(8 * dims + 64) * clusters,
     )
 
 

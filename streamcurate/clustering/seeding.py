@@ -140,11 +140,11 @@ class _EncodePass:
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(row_bytes=self.space.bytes_per_row, row_operations=16 * dims)
 
-    def prepare(self, state: State, backend: Backend) -> None:
-        return None
+    def prepare(self, state: State, backend: Backend) -> Backend:
+        return backend
 
-    def chunk(self, block: Block, columns: Columns, ready: None) -> tuple[list[_Encoded], Columns]:
-        return [(block.start, self.space.encode(block.values), block.rows)], ()
+    def chunk(self, block: Block, columns: Columns, backend: Backend) -> tuple[list[_Encoded], Columns]:
+        return [(block.start, self.space.encode(block.values, backend), block.rows)], ()
 
     def combine(self, total: list[_Encoded], part: list[_Encoded]) -> list[_Encoded]:
         total.extend(part)

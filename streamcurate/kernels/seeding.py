@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from streamcurate.kernels.backend import Backend, get_backend
 from streamcurate.kernels.metric import Array, Float64, Int32, Int64, as_rows, check_metric
 from streamcurate.kernels.row_statistics import Statistics
 
@@ -73,30 +74,31 @@ class SeedingSpace:
         """The most bytes an encoded row takes."""
         return self.dims * (1 if self.quantiser is not None else 4)
 
-    def encode(self, rows: Array) -> Array:
-        """(m, d) rows in the form seeding keeps: int8; or at few dims float32 (l2: the rows themselves)."""
-        if self.quantiser is not None:
-            from streamcurate.kernels.cpu.quantise import quantise
+    def encode(self, rows: Array, backend: Backend | None = None) -> Array:
+        """(m, d) rows in the form seeding keeps: int8; or at few dims float32 (l2: the rows themselves).
 
-            return quantise(rows, self.quantiser, self.metric)
+        Computed by ``backend``, by default the CPU.
+        """
+        if self.quantiser is not None:
+            return (backend or get_backend()).quantise(rows, self.quantiser, self.metric)
         from streamcurate.kernels.cpu.quantise import unit_float32
 
         rows = as_rows(rows)
         return unit_float32(rows) if self.metric == "cosine" else rows
 
-    def potentials(self, rows: Array, centres: Array) -> Int64:
+    def potentials(self, rows: Array, centres: Array, backend: Backend | None = None) -> Int64:
         """Squared distances as integers between encoded rows (m, d) and encoded centres (b, d): (m, b) int64.
 
         Sums over all rows the space was made for stay below 2^62. Besides the result at most 12 MiB of work buffers
         (more for thousands of dims) and the centres as float32 or float64.
         """
-        from streamcurate.kernels.cpu.quantise import exact_potentials, quantised_distances
+        from streamcurate.kernels.cpu.quantise import exact_potentials
 
         if self.quantiser is not None:
-            return quantised_distances(rows, centres)
+            return (backend or get_backend()).quantised_distances(rows, centres)
         return exact_potentials(rows, centres, self.exponent)
 
-    def nearest(self, rows: Array, centres: Array) -> tuple[Int32, Int64]:
+    def nearest(self, rows: Array, centres: Array, backend: Backend | None = None) -> tuple[Int32, Int64]:
         """The centre of smallest potential of each encoded row, ties to the lowest: (m,) int32 and (m,) int64.
 
         Rows and centres are taken in tiles, so the work buffers do not grow with either.
@@ -107,7 +109,7 @@ class SeedingSpace:
             part = centres[first : first + 1024]
             for start in range(0, len(rows), 512):
                 tile = slice(start, start + 512)
-                found = self.potentials(rows[tile], part)
+                found = self.potentials(rows[tile], part, backend)
                 which = found.argmin(axis=1)
                 value = found[np.arange(len(found)), which]
                 better = value < best[tile]

@@ -62,12 +62,15 @@ class Cost:
         For each row of a block under way, beside the row itself: columns, outputs, partial results.
     row_operations : int
         Arithmetic operations a row, to judge whether sharing a small source among threads pays.
+    device_bytes : int
+        State held in the memory of a GPU, where one computes.
     """
 
     fixed_bytes: int = 0
     thread_bytes: int = 0
     row_bytes: int = 0
     row_operations: int = 0
+    device_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,12 +87,15 @@ class MemoryBudget:
         Blocks read ahead.
     held : int
         Bytes already spoken for by what stays in memory across passes.
+    device : int or None
+        Bytes of a GPU's memory that plans may hand out; None where the CPU computes.
     """
 
     limit: int
     threads: int
     prefetch: int = 1
     held: int = 0
+    device: int | None = None
 
     @classmethod
     def of(cls, limit: int | None, threads: int | None = None, prefetch: bool = True) -> MemoryBudget:
@@ -135,6 +141,8 @@ class MemoryBudget:
 
     def fits(self, rows: int, row_bytes: int, overhead: int, cost: Cost) -> bool:
         """Whether a pass could run in blocks of so many rows."""
+        if self.device is not None and cost.device_bytes > self.device:
+            return False
         return self._needed(rows, row_bytes, overhead, cost) <= self.usable
 
     def _needed(self, rows: int, row_bytes: int, overhead: int, cost: Cost) -> int:
@@ -163,6 +171,11 @@ class MemoryBudget:
         """
         smallest = self._needed(min(_SMALLEST_BLOCK_ROWS, max(rows, 1)), row_bytes, overhead, cost)
         self.require(smallest, name, "choose fewer clusters for this level")
+        if self.device is not None and cost.device_bytes > self.device:
+            raise MemoryLimitError(
+                f"{name} needs {format_bytes(cost.device_bytes)} of the GPU's memory, of which plans may use "
+                f"{format_bytes(self.device)}; choose fewer clusters for this level, or give --device cpu"
+            )
         each = _each(row_bytes, cost)
         fixed = self._needed(0, row_bytes, overhead, cost)
         fitting = (self.usable - fixed) // ((self.threads + self.prefetch) * each)

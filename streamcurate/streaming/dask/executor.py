@@ -22,6 +22,7 @@ from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
 from streamcurate.errors import InputError, RunError
+from streamcurate.kernels import get_backend
 from streamcurate.storage import StoredArray
 from streamcurate.streaming.budget import MemoryBudget, format_bytes
 from streamcurate.streaming.exchange import Exchange, StoredSums
@@ -60,6 +61,8 @@ _SCHEDULER_SECONDS = 30.0
 _WORKERS_SECONDS = 600.0
 # Dask's own thresholds lie at shares of a worker's memory; where they are on, plans stay below the lowest.
 _BELOW_THRESHOLD = 0.95
+# Of a GPU's memory for centroids; the rest is for rows and the work on them, whose tiles fit what is free.
+_DEVICE_SHARE = 0.5
 
 
 @dataclass
@@ -125,6 +128,9 @@ class DaskExecutor:
         limit = min([budget.limit, *limits])
         each = threads or max(report["threads"] for report in reports.values())
         self.budget = MemoryBudget.of(limit, 1 if device == "gpu" else each, budget.prefetch > 0)
+        if device == "gpu":
+            memory = min(self._ask(_device_bytes).values())
+            self.budget = replace(self.budget, device=int(memory * _DEVICE_SHARE))
         if limit < budget.limit:
             progress.note(f"Dask workers have {format_bytes(limit)} of memory each for this; plans keep to that")
         self._exchange = Exchange(scratch / "exchange")
@@ -451,6 +457,8 @@ class DaskExecutor:
                 raise RunError(
                     f"Dask worker {address}: has no streamcurate of this version ({answer}); install it there"
                 ) from answer
+            if isinstance(answer, InputError):
+                raise RunError(f"Dask worker {address}: {answer}") from answer
         return {address: answer for address, answer in answers.items() if not isinstance(answer, BaseException)}
 
     def _lost(self) -> RunError:
@@ -468,6 +476,11 @@ def _report(dask_worker: Any) -> dict[str, int]:
     thresholds = [memory.memory_spill_fraction, memory.memory_pause_fraction, memory.memory_target_fraction]
     share = min([1.0, *(_BELOW_THRESHOLD * float(threshold) for threshold in thresholds if threshold)])
     return {"threads": int(dask_worker.state.nthreads), "limit": int((memory.memory_limit or 0) * share)}
+
+
+def _device_bytes() -> int:
+    """Memory of the worker's GPU."""
+    return get_backend("gpu").device_bytes or 0
 
 
 def _greet(session: Session) -> list[str]:
