@@ -13,9 +13,10 @@ from streamcurate.storage import SequentialWriter, StoredArray
 from streamcurate.streaming import Executor, SerialExecutor, State
 from streamcurate.streaming.shuffle import SortedRecords, write_run
 
-# Of the usable memory. More would only make it hold more rows before it goes to disk, so that small stores took more
-# memory than they need.
-_SHARE = 1 / 8
+# Of the usable memory. More would only make it hold more rows before it goes to disk, so that small stores took less
+# memory than large ones. Twice as much where the runs would be so many that merging them looks at little of each.
+_SHARE = 1 / 16
+_MANY_RUNS = 256
 
 
 def write_members(
@@ -38,7 +39,10 @@ def write_members(
     executor : Executor
         Sorts runs wherever there is a process; they are merged here.
     """
-    sorting = SortedRecords(scratch, int(executor.budget.usable * _SHARE))
+    memory = int(executor.budget.usable * _SHARE)
+    sorting = SortedRecords(scratch, memory)
+    if labels.rows > _MANY_RUNS * sorting.capacity:
+        sorting = SortedRecords(scratch, 2 * memory)
     try:
         if labels.rows <= sorting.capacity:
             sorting.add(*_keyed(labels, distances, 0, labels.rows))

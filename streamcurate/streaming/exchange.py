@@ -10,6 +10,7 @@ import os
 import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -54,22 +55,27 @@ class StateReference:
 class StoredSums:
     """Arrays of one partial result at rest, to be read slice by slice.
 
+    Only the rows that are not zero are there: a task with fewer points than there are clusters touches few of them.
+
     Attributes
     ----------
     path : str
-        One file: the arrays one after the other, each int64 in C order.
+        One file: the numbers of the rows, then the arrays one after the other, all int64 in C order.
     rows : int
-        Of every array.
+        Of every array, zeros included.
     slice_rows : int
         Rows under one checksum.
+    edges : tuple of int
+        Where each slice begins among the rows that are there, and the end.
     widths : tuple of (name, width)
     checksums : tuple of tuple of int
-        XXH3-64 of every slice of every array.
+        XXH3-64 of every slice of the numbers and of every array.
     """
 
     path: str
     rows: int
     slice_rows: int
+    edges: tuple[int, ...]
     widths: tuple[tuple[str, int], ...]
     checksums: tuple[tuple[int, ...], ...]
 
@@ -77,51 +83,59 @@ class StoredSums:
     def write(cls, path: Path, arrays: Mapping[str, NDArray[np.int64]], slice_rows: int) -> StoredSums:
         """Write arrays (rows, width), complete or not at all."""
         rows = len(next(iter(arrays.values())))
+        touched = np.flatnonzero(np.logical_or.reduce([(array != 0).any(axis=1) for array in arrays.values()]))
+        edges = np.searchsorted(touched, [*range(0, rows, slice_rows), rows])
         checksums = []
         temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
         with disk_errors(path):
             with open(temporary, "wb") as file:
-                for array in arrays.values():
+                for array in (None, *arrays.values()):
                     sums = []
-                    for first in range(0, rows, slice_rows):
-                        part = np.ascontiguousarray(array[first : first + slice_rows]).reshape(-1).view(np.uint8).data
-                        sums.append(xxhash.xxh3_64_intdigest(part))
-                        file.write(part)
+                    for first, last in pairwise(edges.tolist()):
+                        part = touched[first:last] if array is None else array[touched[first:last]]
+                        data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
+                        sums.append(xxhash.xxh3_64_intdigest(data))
+                        file.write(data)
                     checksums.append(tuple(sums))
             os.replace(temporary, path)
         widths = tuple((name, int(array.shape[1])) for name, array in arrays.items())
-        return cls(os.fspath(path), rows, slice_rows, widths, tuple(checksums))
+        return cls(os.fspath(path), rows, slice_rows, tuple(edges.tolist()), widths, tuple(checksums))
 
-    def read(self, number: int) -> dict[str, NDArray[np.int64]]:
-        """One slice of every array.
+    def add_to(self, total: Mapping[str, NDArray[np.int64]], number: int) -> None:
+        """Add one slice of every array to ``total``.
 
         Raises
         ------
         StoreError
             The file is gone or damaged.
         """
-        first = number * self.slice_rows
-        count = min(self.slice_rows, self.rows - first)
-        found: dict[str, NDArray[np.int64]] = {}
-        base = 0
-        for (name, width), sums in zip(self.widths, self.checksums, strict=True):
-            try:
-                values = np.fromfile(self.path, np.int64, count * width, offset=(base + first * width) * 8)
-            except FileNotFoundError:
-                values = np.empty(0, dtype=np.int64)
-            if values.size != count * width or xxhash.xxh3_64_intdigest(values.view(np.uint8).data) != sums[number]:
-                raise StoreError(f"{self.path}: scratch is gone or damaged; give the same command again to rebuild it")
-            found[name] = values.reshape(count, width)
-            base += self.rows * width
-        return found
+        first, last = self.edges[number], self.edges[number + 1]
+        if first == last:
+            return
+        there = self.edges[-1]
+        rows = self._load(first, last, 1, self.checksums[0][number])[:, 0] - number * self.slice_rows
+        base = there
+        for (name, width), sums in zip(self.widths, self.checksums[1:], strict=True):
+            total[name][rows] += self._load(base + first * width, base + last * width, width, sums[number])
+            base += there * width
+
+    def _load(self, first: int, last: int, width: int, checksum: int) -> NDArray[np.int64]:
+        """Values ``first`` to ``last`` of the file."""
+        try:
+            values = np.fromfile(self.path, np.int64, last - first, offset=first * 8)
+        except FileNotFoundError:
+            values = np.empty(0, dtype=np.int64)
+        if values.size != last - first or xxhash.xxh3_64_intdigest(values.view(np.uint8).data) != checksum:
+            raise StoreError(f"{self.path}: scratch is gone or damaged; give the same command again to rebuild it")
+        return values.reshape(-1, width)
 
 
 def add_slices(stored: Sequence[StoredSums], number: int) -> dict[str, NDArray[np.int64]]:
     """The sum of one slice over many partial results; two slices are in memory at a time."""
-    total = stored[0].read(number)
-    for other in stored[1:]:
-        for name, values in other.read(number).items():
-            total[name] += values
+    rows = min(stored[0].slice_rows, stored[0].rows - number * stored[0].slice_rows)
+    total = {name: np.zeros((rows, width), dtype=np.int64) for name, width in stored[0].widths}
+    for one in stored:
+        one.add_to(total, number)
     return total
 
 

@@ -11,6 +11,8 @@ _GUESSED_BYTES_A_SECOND = 5e8
 _GROWTH = 4
 # Towards the end of a pass tasks get shorter, so that no worker waits long for the last one.
 _SHARE_OF_THE_REST = 3
+# Not where each task's sums go through files: then as few as keep all workers busy.
+_TASKS_A_WORKER = 2
 # Sums too large for messages are written and read again: so many bytes may go with a second of computing.
 _SUMS_BYTES_A_SECOND = 1e8
 
@@ -35,6 +37,7 @@ class Ranges:
         self._seconds = max(TASK_SECONDS, sums_bytes / _SUMS_BYTES_A_SECOND)
         first = _FIRST_SECONDS if not sums_bytes else self._seconds
         self._size = first / max(row_seconds, 1e-12)
+        self._sums = sums_bytes > 0
         self._cut = 0
 
     def next(self, workers: int) -> tuple[int, int] | None:
@@ -42,7 +45,11 @@ class Ranges:
         left = self.rows - self._cut
         if left <= 0:
             return None
-        wanted = min(self._size, left / (_SHARE_OF_THE_REST * max(workers, 1)) + 1)
+        workers = max(workers, 1)
+        if self._sums:
+            wanted = min(self._size, self.rows / (_TASKS_A_WORKER * workers) + 1)
+        else:
+            wanted = min(self._size, left / (_SHARE_OF_THE_REST * workers) + 1)
         granules = max(round(wanted / self.granule), 1)
         start = self._cut
         self._cut = min(start + granules * self.granule, self.rows)

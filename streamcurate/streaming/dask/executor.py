@@ -8,6 +8,7 @@ scheduler's memory is lost with it: the run directory is the truth.
 from __future__ import annotations
 
 import math
+import os
 import pickle
 import queue
 import time
@@ -57,6 +58,7 @@ _SLICE_BYTES = 16 << 20
 # A task that fails is tried again elsewhere: disks and networks have bad moments.
 _ATTEMPTS = 3
 _POLL_SECONDS = 2.0
+_WAIT_SECONDS = 0.5
 _SCHEDULER_SECONDS = 30.0
 _WORKERS_SECONDS = 600.0
 # Dask's own thresholds lie at shares of a worker's memory; where they are on, plans stay below the lowest.
@@ -67,13 +69,17 @@ _DEVICE_SHARE = 0.5
 
 @dataclass
 class _Job:
-    """A task, how messages call it, and what became of it so far. ``split``: the same work in smaller jobs."""
+    """A task, how messages call it, and what became of it so far.
+
+    ``split``: the same work in smaller jobs. ``alone``: it has no other task beside it on any worker.
+    """
 
     key: str
     task: Callable[[Any], Any]
     name: str
     split: Callable[[], list[_Job]] | None = None
     attempts: int = 0
+    alone: bool = False
 
 
 class DaskExecutor:
@@ -116,14 +122,15 @@ class DaskExecutor:
             raise InputError("client: an asynchronous Dask client; give a synchronous one")
         self.progress = progress
         self.on_pass: Callable[[PassReport], None] = no_report
-        self.local = SerialExecutor(budget, progress)
         self._client = client
         self._closed = self._gone = False
         self._passes = 0
         self._polled = self._seen = time.monotonic()
         self._count = 0
-        self._wait_for_workers()
-        reports = self._ask(_report)
+        reports: dict[str, Any] = {}
+        while not reports:  # those there were may be gone again
+            self._wait_for_workers()
+            reports = self._ask(_report)
         limits = [report["limit"] for report in reports.values() if report["limit"]]
         limit = min([budget.limit, *limits])
         each = threads or max(report["threads"] for report in reports.values())
@@ -133,6 +140,7 @@ class DaskExecutor:
             self.budget = replace(self.budget, device=int(memory * _DEVICE_SHARE))
         if limit < budget.limit:
             progress.note(f"Dask workers have {format_bytes(limit)} of memory each for this; plans keep to that")
+        self.local = SerialExecutor(budget, progress)
         self._exchange = Exchange(scratch / "exchange")
         self._session = Session.begin(
             [*folders, scratch], store, limit, self.budget.threads, budget.prefetch > 0, device
@@ -342,10 +350,19 @@ class DaskExecutor:
         pending: dict[Future, _Job] = {}
         ended: queue.SimpleQueue[Future] = queue.SimpleQueue()
         again: list[_Job] = []
+        # Workers died while they had these, and others: which one it was shows when each is done alone.
+        suspects: list[_Job] = []
         more = True
         try:
             while True:
                 window = _AHEAD * self._workers() + 1
+                if any(job.alone for job in pending.values()):
+                    window = 0
+                elif suspects:
+                    window = 0
+                    if not pending:
+                        again.append(replace(suspects.pop(), alone=True))
+                        window = 1
                 while len(pending) < window and (again or more):
                     job = again.pop() if again else next(jobs, None)
                     if job is None:
@@ -354,14 +371,14 @@ class DaskExecutor:
                     future = self._submit(job)
                     pending[future] = job
                     future.add_done_callback(ended.put)
-                if not pending and not more and not again:
+                if not pending and not more and not again and not suspects:
                     return
                 try:
                     future = ended.get(timeout=_POLL_SECONDS)
                 except queue.Empty:
                     continue
                 job = pending.pop(future)
-                outcome = self._outcome(future, job, again)
+                outcome = self._outcome(future, job, again, suspects)
                 del future
                 if outcome is not None:
                     yield job, outcome
@@ -380,8 +397,8 @@ class DaskExecutor:
         except Exception as error:
             raise self._lost() from error
 
-    def _outcome(self, future: Future, job: _Job, again: list[_Job]) -> Outcome | None:
-        """What a job gave; None where it is to be done again, which ``again`` then says."""
+    def _outcome(self, future: Future, job: _Job, again: list[_Job], suspects: list[_Job]) -> Outcome | None:
+        """What a job gave; None where it is to be done again, which ``again`` or ``suspects`` then says."""
         try:
             if future.status == "finished":
                 outcome: Outcome = future.result(timeout=_SCHEDULER_SECONDS)
@@ -394,9 +411,9 @@ class DaskExecutor:
             raise error
         self._workers(at_once=True)
         if isinstance(error, KilledWorker):
-            if job.split is not None:
-                # Which of its blocks? Those that do no harm will be done.
-                again.extend(job.split())
+            # The scheduler blames every task a dead worker had, at work or waiting.
+            if not job.alone:
+                suspects.extend([job] if job.split is None else job.split())
                 return None
             raise RunError(
                 f"{job.name}: {error.allowed_failures + 1} Dask workers died while they did this; look into the "
@@ -408,7 +425,7 @@ class DaskExecutor:
                 f"{job.name}: failed {job.attempts} times on Dask workers ({reason}); "
                 "mend the cause, and give the same command again"
             ) from error
-        again.append(job)
+        (suspects if job.alone else again).append(job)
         return None
 
     # -- the cluster -------------------------------------------------------------------------------------------------
@@ -439,12 +456,13 @@ class DaskExecutor:
         return self._count
 
     def _wait_for_workers(self) -> None:
-        told = False
+        call: Future | None = None
         while not self._workers(at_once=True):
-            if not told:
+            if call is None:
                 self.progress.note(f"{self._client.scheduler.address}: waiting for Dask workers")
-                told = True
-            time.sleep(0.5)
+                # An adaptive cluster starts workers only for work that waits.
+                call = self._client.submit(int, key=f"streamcurate-call-{os.urandom(8).hex()}")
+            time.sleep(_WAIT_SECONDS)
 
     def _ask(self, function: Callable[..., Any], *arguments: Any) -> dict[str, Any]:
         """A function's answer from every worker; workers that leave meanwhile have none."""
