@@ -468,8 +468,8 @@ def test_levels_or_a_file(given):
         pipeline.resolve_config(given.get("levels"), given.get("config"), None, None, None)
 
 
-def test_a_client_is_refused(tmp_path):
-    with pytest.raises(InputError, match="client"):
+def test_what_is_no_client_is_refused(tmp_path):
+    with pytest.raises(InputError, match="client: object object; give a synchronous"):
         sc.cluster(clumps(10, 2), tmp_path / "run", levels=[2], client=object())
     assert not (tmp_path / "run").exists()
 

@@ -29,6 +29,9 @@ _WORKER_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
+    # A local cluster gives up a worker that is not there so long after it died, even where it had come back meanwhile
+    # and has just died again. Here the nannies start dead workers for as long as the command runs.
+    "distributed.deploy.lost-worker-timeout": "10000 days",
 }
 # Of a GPU's memory for the pool that CuPy allocates from; the rest is left to CUDA itself and its libraries.
 _POOL_SHARE = 0.85

@@ -118,8 +118,9 @@ class DaskExecutor:
         device: str = "cpu",
         threads: int | None = None,
     ) -> None:
-        if client.asynchronous:
-            raise InputError("client: an asynchronous Dask client; give a synchronous one")
+        if not isinstance(client, Client) or client.asynchronous:
+            kind = "an asynchronous one" if isinstance(client, Client) else f"{type(client).__name__} object"
+            raise InputError(f"client: {kind}; give a synchronous dask.distributed.Client")
         self.progress = progress
         self.on_pass: Callable[[PassReport], None] = no_report
         self._client = client
