@@ -79,6 +79,8 @@ class Job:
     def finish(self, reuse: str | os.PathLike[str] | None) -> Tree:
         """Do whatever is left."""
         began = time.monotonic()
+        before: list[PassReport] = []  # of passes made before there is a log
+        self.executor.on_pass = before.append
         earlier = Manifest.read(self.run) if Manifest.exists(self.run) else None
         if earlier is not None:
             check_resumable(earlier, self.run)
@@ -121,6 +123,8 @@ class Job:
             self.executor.on_pass = self._pass_listener(emit)
             try:
                 manifest = earlier or self._begin(wanted, snapshot, emit)
+                for report in before:
+                    self.executor.on_pass(report)
                 if earlier is not None:
                     emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
                 if borrowed is not None and reuse is not None:

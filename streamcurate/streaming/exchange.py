@@ -152,8 +152,9 @@ class Exchange:
         self.folder = folder
         shutil.rmtree(folder, ignore_errors=True)
         with disk_errors(folder):
-            (folder / _STATES).mkdir(parents=True)
-            (folder / _SUMS).mkdir()
+            # A worker of a driver that was killed may still put a file there: what it leaves is never looked at.
+            (folder / _STATES).mkdir(parents=True, exist_ok=True)
+            (folder / _SUMS).mkdir(exist_ok=True)
 
     @property
     def sums(self) -> Path:

@@ -22,6 +22,7 @@ import xxhash
 from numpy.typing import NDArray
 
 from streamcurate.errors import RunError
+from streamcurate.files import TEMPORARY_SUFFIX
 from streamcurate.kernels.backend import Backend, get_backend
 from streamcurate.storage import StoredArray
 from streamcurate.streaming.budget import MemoryBudget
@@ -34,7 +35,8 @@ from streamcurate.version import __version__
 SAME_EVERYWHERE = (
     "every worker needs the same versions, and the store, the run directory and the scratch folder under the same paths"
 )
-_SESSION_PREFIX = ".session-"
+# Like half a file, it is nobody's once its process is gone: whoever comes next may remove it.
+_SESSION_NAME = ".session-{}" + TEMPORARY_SUFFIX
 _SAMPLED_ROWS = 16
 _LIBRARIES = ("numpy", "numba", "zarr", "dask", "distributed")
 
@@ -99,9 +101,9 @@ class Session:
         """Claim the folders; sessions of processes that are gone end by that."""
         nonce = os.urandom(8).hex()
         for folder in folders:
-            for left in folder.glob(f"{_SESSION_PREFIX}*"):
+            for left in folder.glob(_SESSION_NAME.format("*")):
                 left.unlink(missing_ok=True)
-            (folder / f"{_SESSION_PREFIX}{nonce}").touch()
+            (folder / _SESSION_NAME.format(nonce)).touch()
         return cls(
             nonce,
             tuple(os.path.abspath(folder) for folder in folders),
@@ -118,12 +120,15 @@ class Session:
     def end(self) -> None:
         """Give the folders up: what a worker still does for this session is written nowhere any more."""
         for folder in self.folders:
-            Path(folder, f"{_SESSION_PREFIX}{self.nonce}").unlink(missing_ok=True)
+            self._mark(folder).unlink(missing_ok=True)
 
     @property
     def alive(self) -> bool:
         """Whether the session still holds its folders."""
-        return os.path.exists(os.path.join(self.folders[-1], f"{_SESSION_PREFIX}{self.nonce}"))
+        return self._mark(self.folders[-1]).exists()
+
+    def _mark(self, folder: str) -> Path:
+        return Path(folder, _SESSION_NAME.format(self.nonce))
 
     def differences(self) -> list[str]:
         """What keeps this process from working for the session, in words."""
@@ -138,7 +143,7 @@ class Session:
         for folder in self.folders:
             if not os.path.isdir(folder):
                 found.append(f"{folder} does not exist there")
-            elif not os.path.exists(os.path.join(folder, f"{_SESSION_PREFIX}{self.nonce}")):
+            elif not self._mark(folder).exists():
                 found.append(f"{folder} is another folder there")
         if found:
             return found

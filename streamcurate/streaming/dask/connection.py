@@ -7,21 +7,26 @@ import ipaddress
 import json
 import logging
 import os
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.utils import silence_logging_cmgr
 
 from streamcurate.errors import ConfigError, InputError, RunError
 from streamcurate.kernels import get_backend
 from streamcurate.streaming.budget import SMALLEST_LIMIT, available_bytes, available_threads
 
 _CONNECT_SECONDS = 30
+# What goes wrong is told by the run.
+_SILENCE = logging.CRITICAL
 # Plans keep each worker within the memory limit, the interpreter included, and results stay with no worker: nothing is
 # there to be spilled, and a worker that paused near its limit would wait for memory nobody gives back.
 _WORKER_SETTINGS = {
@@ -86,6 +91,7 @@ def connect(
     if len(given) > 1:
         raise ConfigError(f"{' and '.join(given)}: give one of them")
     with ExitStack() as stack:
+        stack.enter_context(silence_logging_cmgr(_SILENCE))
         if scheduler is not None or scheduler_file is not None:
             address = scheduler or _address_in(scheduler_file)
             if not _is_private(address):
@@ -97,14 +103,31 @@ def connect(
         else:
             stack.enter_context(dask.config.set(_WORKER_SETTINGS))
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="streamcurate-dask-"))
-            cluster = stack.enter_context(
-                _gpu_cluster(workers, folder)
-                if device == "gpu"
-                else _cpu_cluster(workers or available_threads(), memory_limit, threads, folder)
-            )
+            with _deaf_to_interrupts():
+                made = (
+                    _gpu_cluster(workers, folder)
+                    if device == "gpu"
+                    else _cpu_cluster(workers or available_threads(), memory_limit, threads, folder)
+                )
+            cluster = stack.enter_context(made)
             client = _client(cluster, cluster.scheduler_address)
         stack.enter_context(client)
         yield client
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Threads started inside, and whatever processes they ever start, do not see Ctrl-C.
+
+    A terminal sends it to all processes of the command; the one that leads tells the others to stop.
+    """
+    # It would start with the first process, and lift the block for whoever started that.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def worker_share(workers: int, memory_limit: int | None) -> int:
@@ -125,13 +148,13 @@ def _cpu_cluster(workers: int, memory_limit: int | None, threads: int | None, fo
 
 
 def _local(folder: str) -> dict[str, Any]:
-    """What local clusters have in common: loopback only, files of their own, silence (errors are told by the run)."""
+    """What local clusters have in common: loopback only, files of their own, silence."""
     return {
         "host": "127.0.0.1",
         "protocol": "tcp://",
         "dashboard_address": "127.0.0.1:0",
         "local_directory": folder,
-        "silence_logs": logging.CRITICAL,
+        "silence_logs": _SILENCE,
     }
 
 

@@ -22,7 +22,7 @@ from typing import Any
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
-from streamcurate.errors import InputError, RunError
+from streamcurate.errors import InputError, RunError, StoreError
 from streamcurate.kernels import get_backend
 from streamcurate.storage import StoredArray
 from streamcurate.streaming.budget import MemoryBudget, format_bytes
@@ -128,10 +128,10 @@ class DaskExecutor:
         self._passes = 0
         self._polled = self._seen = time.monotonic()
         self._count = 0
-        reports: dict[str, Any] = {}
-        while not reports:  # those there were may be gone again
+        self._wait_for_workers()
+        while not (reports := self._ask(_report)):  # gone again
+            time.sleep(_WAIT_SECONDS)
             self._wait_for_workers()
-            reports = self._ask(_report)
         limits = [report["limit"] for report in reports.values() if report["limit"]]
         limit = min([budget.limit, *limits])
         each = threads or max(report["threads"] for report in reports.values())
@@ -408,7 +408,8 @@ class DaskExecutor:
             error = future.exception(timeout=_SCHEDULER_SECONDS) if future.status == "error" else None
         except Exception as failure:  # what came in could not be fetched
             error = failure
-        if isinstance(error, InputError):
+        # Files that are not as they should be may be so for one host and a moment only.
+        if isinstance(error, InputError) and (not isinstance(error, StoreError) or job.attempts >= _ATTEMPTS):
             raise error
         self._workers(at_once=True)
         if isinstance(error, KilledWorker):
@@ -472,12 +473,14 @@ class DaskExecutor:
         except Exception as error:
             raise self._lost() from error
         for address, answer in answers.items():
-            if isinstance(answer, ModuleNotFoundError | AttributeError | ImportError):
+            if not isinstance(answer, BaseException) or isinstance(answer, OSError):  # the latter: it is gone
+                continue
+            # What fails before the function is reached comes as the text of the error alone.
+            if any(kind in repr(answer) for kind in ("ModuleNotFoundError", "ImportError", "AttributeError")):
                 raise RunError(
                     f"Dask worker {address}: has no streamcurate of this version ({answer}); install it there"
                 ) from answer
-            if isinstance(answer, InputError):
-                raise RunError(f"Dask worker {address}: {answer}") from answer
+            raise RunError(f"Dask worker {address}: {answer}") from answer
         return {address: answer for address, answer in answers.items() if not isinstance(answer, BaseException)}
 
     def _lost(self) -> RunError:
