@@ -166,7 +166,7 @@ class Progress:
             return share
         rate = self._rows / seconds
         left = max(0.0, (self._total - self._rows) / rate)
-        return f"{share}, {rate:,.0f} rows/s, {self._bytes / seconds / 1e6:,.1f} MB/s, {duration(left)} left"
+        return f"{share}, {rate:,.0f} rows/s, {self._bytes / seconds / 1e9:,.3f} GB/s, {duration(left)} left"
 
 
 def duration(seconds: float) -> str:

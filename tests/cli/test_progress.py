@@ -38,7 +38,7 @@ class TestPlain:
         clock.now += 20
         progress.advanced(1_000_000, 512_000_000)
         assert stream.getvalue() == (
-            "labels: 1,000,000 of 4,000,000 rows, 25 %, 50,000 rows/s, 25.6 MB/s, 1 min 00 s left\n"
+            "labels: 1,000,000 of 4,000,000 rows, 25 %, 50,000 rows/s, 0.026 GB/s, 1 min 00 s left\n"
         )
 
     def test_at_most_one_line_per_interval_over_all_stages(self, clock):
@@ -114,7 +114,7 @@ class TestTerminal:
             text = shown(terminal)
             progress.finished()
         assert "labels [1]" in text
-        assert "25 %, 100,000 rows/s, 51.2 MB/s, 30 s left" in text
+        assert "25 %, 100,000 rows/s, 0.051 GB/s, 30 s left" in text
 
     def test_notes_stay_and_the_cursor_comes_back(self, clock, terminal):
         def work():
