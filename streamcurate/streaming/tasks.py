@@ -38,6 +38,8 @@ SAME_EVERYWHERE = (
 # Like half a file, it is nobody's once its process is gone: whoever comes next may remove it.
 _SESSION_NAME = ".session-{}" + TEMPORARY_SUFFIX
 _SAMPLED_ROWS = 16
+# A pass stops at its next block once its session is over; the fit of a bucket goes on to its end.
+_LEAVE_SECONDS = 5.0
 _LIBRARIES = ("numpy", "numba", "zarr", "dask", "distributed")
 
 
@@ -177,10 +179,11 @@ class Process:
 
     def __init__(self, session: Session) -> None:
         differing = session.differences()
-        if differing and not session.alive:
-            raise SupersededError("the run this worker was asked to work for is over")
         if differing:
-            raise RunError(f"Dask worker on {platform.node()}: {'; '.join(differing)}; {SAME_EVERYWHERE}")
+            # Whether the run is over, or this host sees another folder, cannot be told from here; a driver that still
+            # listens is told the latter.
+            kind = RunError if session.alive else SupersededError
+            raise kind(f"Dask worker on {platform.node()}: {'; '.join(differing)}; {SAME_EVERYWHERE}")
         self.session = session
         self.turn = threading.Lock()
         backend: Backend = get_backend(session.device)
@@ -253,13 +256,16 @@ def perform(session: Session, task: bytes) -> Outcome:
 
 
 def leave(nonce: str) -> None:
-    """Forget a session that has ended."""
+    """Forget a session that has ended; where a long task is still at it, the next session to come will do so."""
     global _current
     with _entering:
-        if _current is not None and _current.session.nonce == nonce:
-            with _current.turn:
-                _current.close()
-                _current = None
+        if _current is None or _current.session.nonce != nonce:
+            return
+        process = _current
+        if process.turn.acquire(timeout=_LEAVE_SECONDS):
+            process.close()
+            _current = None
+            process.turn.release()
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 
 import dask
 from distributed import Client, LocalCluster
+from distributed.security import Security
 from distributed.utils import silence_logging_cmgr
 
 from streamcurate.errors import ConfigError, InputError, RunError
@@ -34,6 +35,8 @@ _WORKER_SETTINGS = {
     "distributed.worker.memory.spill": False,
     "distributed.worker.memory.pause": False,
     "distributed.worker.memory.terminate": False,
+    # They talk over the loopback interface, whatever the settings ask for between hosts.
+    "distributed.comm.require-encryption": False,
     # A local cluster gives up a worker that is not there so long after it died, even where it had come back meanwhile
     # and has just died again. Here the nannies start dead workers for as long as the command runs.
     "distributed.deploy.lost-worker-timeout": "10000 days",
@@ -99,6 +102,7 @@ def connect(
                     f"{address}: whoever reaches this port can run code on the workers; use tls:// between hosts "
                     "(see benchmarks/cluster/README.md)"
                 )
+            _check_certificates(address)
             client = _client(address, address)
         else:
             stack.enter_context(dask.config.set(_WORKER_SETTINGS))
@@ -187,6 +191,22 @@ def _client(target: Any, address: str) -> Client:
         raise RunError(
             f"{address}: no Dask scheduler answers ({error}); check the address, and that it runs and can be reached"
         ) from error
+
+
+def _check_certificates(address: str) -> None:
+    """Refuse TLS without certificates here: a client that fails on that later cannot be closed any more."""
+    if urlsplit(address).scheme not in ("tls", "wss"):
+        return
+    keys = "distributed.comm.tls.ca-file, .client.cert and .client.key"
+    try:
+        arguments = Security().get_connection_args("client")
+    except OSError as error:
+        raise InputError(f"{address}: a file that Dask's settings {keys} name cannot be used ({error})") from error
+    if arguments.get("ssl_context") is None:
+        raise InputError(
+            f"{address}: talks TLS only, and no certificates are set here; set {keys} of Dask "
+            "(see benchmarks/cluster/README.md)"
+        )
 
 
 def _address_in(file: str | os.PathLike[str] | None) -> str:

@@ -7,6 +7,7 @@ scheduler's memory is lost with it: the run directory is the truth.
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import pickle
@@ -173,7 +174,7 @@ class DaskExecutor:
         self._session.end()
         if not self._gone:
             with suppress(Exception):  # whether or not anybody still listens
-                self._client.run(leave, self._session.nonce, on_error="ignore")
+                self._client.run(_leave, self._session.nonce, on_error="ignore")
         self._exchange.close()
         self.local.close()
 
@@ -503,6 +504,11 @@ def _report(dask_worker: Any) -> dict[str, int]:
 def _device_bytes() -> int:
     """Memory of the worker's GPU."""
     return get_backend("gpu").device_bytes or 0
+
+
+async def _leave(nonce: str) -> None:
+    """Forget a session, without holding up what else the worker has to answer."""
+    await asyncio.to_thread(leave, nonce)
 
 
 def _greet(session: Session) -> list[str]:
