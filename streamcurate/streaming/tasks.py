@@ -162,8 +162,12 @@ class Session:
         return found
 
 
-class SupersededError(RunError):
-    """The session has ended: the driver is gone, or another one has taken the run over."""
+class ForeignWorkerError(RunError):
+    """This process cannot work for the session: other versions, or other files under the same paths."""
+
+
+class SupersededError(ForeignWorkerError):
+    """The session has ended, the driver is gone or another one has taken the run over; or so it looks from here."""
 
 
 @dataclass(frozen=True)
@@ -182,7 +186,7 @@ class Process:
         if differing:
             # Whether the run is over, or this host sees another folder, cannot be told from here; a driver that still
             # listens is told the latter.
-            kind = RunError if session.alive else SupersededError
+            kind = ForeignWorkerError if session.alive else SupersededError
             raise kind(f"Dask worker on {platform.node()}: {'; '.join(differing)}; {SAME_EVERYWHERE}")
         self.session = session
         self.turn = threading.Lock()

@@ -24,6 +24,7 @@ from distributed.utils import silence_logging_cmgr
 from streamcurate.errors import ConfigError, InputError, RunError
 from streamcurate.kernels import get_backend
 from streamcurate.streaming.budget import SMALLEST_LIMIT, available_bytes, available_threads
+from streamcurate.streaming.dask.executor import THREADS
 
 _CONNECT_SECONDS = 30
 # What goes wrong is told by the run.
@@ -144,7 +145,8 @@ def worker_share(workers: int, memory_limit: int | None) -> int:
 def _cpu_cluster(workers: int, memory_limit: int | None, threads: int | None, folder: str) -> LocalCluster:
     return LocalCluster(
         n_workers=workers,
-        threads_per_worker=threads or max(available_threads() // workers, 1),
+        threads_per_worker=1,
+        resources={THREADS: threads or max(available_threads() // workers, 1)},
         processes=True,
         memory_limit=worker_share(workers, memory_limit),
         **_local(folder),

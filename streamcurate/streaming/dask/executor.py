@@ -20,6 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import dask
 from distributed import Client, Future
 from distributed.scheduler import KilledWorker
 
@@ -46,7 +47,17 @@ from streamcurate.streaming.progress import ProgressListener
 from streamcurate.streaming.ranges import Ranges
 from streamcurate.streaming.serial import SerialExecutor, no_report, plan_pass, source_row_bytes
 from streamcurate.streaming.source import RowSource
-from streamcurate.streaming.tasks import SAME_EVERYWHERE, MapTask, Outcome, PassTask, Session, SliceTask, leave, perform
+from streamcurate.streaming.tasks import (
+    SAME_EVERYWHERE,
+    ForeignWorkerError,
+    MapTask,
+    Outcome,
+    PassTask,
+    Session,
+    SliceTask,
+    leave,
+    perform,
+)
 
 # A pass of fewer operations is over in this process before the first task would be on its way (about a tenth of a
 # second); what a row costs beside its arithmetic counts as so many operations.
@@ -58,6 +69,9 @@ _AHEAD = 3
 _SLICE_BYTES = 16 << 20
 # A task that fails is tried again elsewhere: disks and networks have bad moments.
 _ATTEMPTS = 3
+# A Dask resource of workers with one Dask thread: how many blocks a task computes at a time. With more Dask threads
+# than one, tasks that wait for their turn would count as running, and could not go to an idle worker.
+THREADS = "THREADS"
 _POLL_SECONDS = 2.0
 _WAIT_SECONDS = 0.5
 _SCHEDULER_SECONDS = 30.0
@@ -409,6 +423,9 @@ class DaskExecutor:
             error = future.exception(timeout=_SCHEDULER_SECONDS) if future.status == "error" else None
         except Exception as failure:  # what came in could not be fetched
             error = failure
+        if isinstance(error, ForeignWorkerError) and job.attempts < 2 * _ATTEMPTS and self._retire_foreign():
+            again.append(job)
+            return None
         # Files that are not as they should be may be so for one host and a moment only.
         if isinstance(error, InputError) and (not isinstance(error, StoreError) or job.attempts >= _ATTEMPTS):
             raise error
@@ -430,6 +447,21 @@ class DaskExecutor:
             ) from error
         (suspects if job.alone else again).append(job)
         return None
+
+    def _retire_foreign(self) -> bool:
+        """Send workers away that joined late and cannot work for this run; False where no others are left."""
+        problems = self._ask(_greet, self._session)
+        foreign = [address for address, found in problems.items() if found]
+        if len(foreign) == len(problems):
+            return False
+        for address in foreign:
+            self.progress.note(f"Dask worker {address} is sent away: {'; '.join(problems[address])}; {SAME_EVERYWHERE}")
+        if foreign:
+            try:
+                self._client.retire_workers(foreign, close_workers=True)
+            except Exception as failure:
+                raise self._lost() from failure
+        return True
 
     # -- the cluster -------------------------------------------------------------------------------------------------
 
@@ -496,9 +528,15 @@ class DaskExecutor:
 def _report(dask_worker: Any) -> dict[str, int]:
     """What a worker has: its Dask threads, and the bytes a plan may use (0: no limit of its own)."""
     memory = dask_worker.memory_manager
+    # The last is its nanny's, whose settings are the worker's.
     thresholds = [memory.memory_spill_fraction, memory.memory_pause_fraction, memory.memory_target_fraction]
+    thresholds.append(dask.config.get("distributed.worker.memory.terminate"))
     share = min([1.0, *(_BELOW_THRESHOLD * float(threshold) for threshold in thresholds if threshold)])
-    return {"threads": int(dask_worker.state.nthreads), "limit": int((memory.memory_limit or 0) * share)}
+    state = dask_worker.state
+    return {
+        "threads": int(state.total_resources.get(THREADS, state.nthreads)),
+        "limit": int((memory.memory_limit or 0) * share),
+    }
 
 
 def _device_bytes() -> int:
