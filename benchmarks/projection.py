@@ -186,9 +186,7 @@ def _fit(pool: Pool, points: int, clusters: int, value_bytes: int) -> Iterator[S
     sums_bytes = 8 * own * (dims * (1 if value_bytes == 2 else 2) + 1)
     search = 2.0 * points * clusters * dims
     if tiles == 1:
-        yield Stage(
-            "fit", points, row_bytes, search, points * row_bytes, 0, pool.iterations, sums_bytes, own
-        )
+        yield Stage("fit", points, row_bytes, search, points * row_bytes, 0, pool.iterations, sums_bytes, own)
         return
     # Labels tile by tile, beside the label and value that the tiles before found; then sums tile by tile.
     read, times = points * (row_bytes + 12.0), tiles * pool.iterations

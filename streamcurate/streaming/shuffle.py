@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.errors import StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, disk_errors
+from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, write_file
 
 RECORD = np.dtype([("key", "<u8"), ("row", "<i8")])
 # A record held while a run is sorted: itself, the sorting order, and the sorted copy, with room for the sort's own.
@@ -144,9 +144,8 @@ def _sorted(records: NDArray[Any]) -> NDArray[Any]:
 
 def _write(path: Path, records: NDArray[Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tofile: its error does not say that the disk is full.
-    with disk_errors(path), open(path, "wb") as file:
-        file.write(records.view(np.uint8).data)
+    # Complete or not at all: another process may still be at it, too.
+    write_file(path, records.view(np.uint8).data, durable=False)
 
 
 def _read(path: Path, positions: NDArray[np.int64]) -> NDArray[Any]:

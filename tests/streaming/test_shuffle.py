@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcurate.errors import DiskFullError, StoreError
+from streamcurate.files import TEMPORARY_SUFFIX
 from streamcurate.streaming import shuffle
 from streamcurate.streaming.shuffle import RowBuckets, RowSegments, SortedRecords
 
@@ -87,7 +88,7 @@ def test_a_full_disk_is_said(tmp_path):
     if not os.path.exists("/dev/full"):
         pytest.skip("no /dev/full here")
     (tmp_path / "runs").mkdir()
-    (tmp_path / "runs" / "run-0.bin").symlink_to("/dev/full")
+    (tmp_path / "runs" / f"run-0.bin.{os.getpid()}{TEMPORARY_SUFFIX}").symlink_to("/dev/full")
     sorting = SortedRecords(tmp_path / "runs", 0)
     with pytest.raises(DiskFullError, match="no space left"):
         sorting.add(np.zeros(5000, dtype=np.uint64), np.arange(5000))

@@ -8,7 +8,6 @@ import json
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from multiprocessing import resource_tracker
@@ -24,7 +23,7 @@ from distributed.utils import silence_logging_cmgr
 from streamcurate.errors import ConfigError, InputError, RunError
 from streamcurate.kernels import get_backend
 from streamcurate.streaming.budget import SMALLEST_LIMIT, available_bytes, available_threads
-from streamcurate.streaming.dask.executor import THREADS
+from streamcurate.streaming.dask.workers import THREADS
 
 _CONNECT_SECONDS = 30
 # What goes wrong is told by the run.
@@ -107,12 +106,11 @@ def connect(
             client = _client(address, address)
         else:
             stack.enter_context(dask.config.set(_WORKER_SETTINGS))
-            folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="streamcurate-dask-"))
             with _deaf_to_interrupts():
                 made = (
-                    _gpu_cluster(workers, folder)
+                    _gpu_cluster(workers)
                     if device == "gpu"
-                    else _cpu_cluster(workers or available_threads(), memory_limit, threads, folder)
+                    else _cpu_cluster(workers or available_threads(), memory_limit, threads)
                 )
             cluster = stack.enter_context(made)
             client = _client(cluster, cluster.scheduler_address)
@@ -142,29 +140,28 @@ def worker_share(workers: int, memory_limit: int | None) -> int:
     return max(available_bytes() // 2 // (workers + 1), SMALLEST_LIMIT)
 
 
-def _cpu_cluster(workers: int, memory_limit: int | None, threads: int | None, folder: str) -> LocalCluster:
+def _cpu_cluster(workers: int, memory_limit: int | None, threads: int | None) -> LocalCluster:
     return LocalCluster(
         n_workers=workers,
         threads_per_worker=1,
         resources={THREADS: threads or max(available_threads() // workers, 1)},
         processes=True,
         memory_limit=worker_share(workers, memory_limit),
-        **_local(folder),
+        **_local(),
     )
 
 
-def _local(folder: str) -> dict[str, Any]:
-    """What local clusters have in common: loopback only, files of their own, silence."""
+def _local() -> dict[str, Any]:
+    """What local clusters have in common: loopback only, silence."""
     return {
         "host": "127.0.0.1",
         "protocol": "tcp://",
         "dashboard_address": "127.0.0.1:0",
-        "local_directory": folder,
         "silence_logs": _SILENCE,
     }
 
 
-def _gpu_cluster(workers: int | None, folder: str) -> Any:
+def _gpu_cluster(workers: int | None) -> Any:
     """One worker for each GPU, whose CuPy allocates from an RMM pool."""
     get_backend("gpu")  # says what is missing
     missing = [name for name in ("dask_cuda", "rmm") if importlib.util.find_spec(name) is None]
@@ -180,7 +177,7 @@ def _gpu_cluster(workers: int | None, folder: str) -> Any:
             n_workers=workers,
             rmm_pool_size=_POOL_SHARE,
             rmm_allocator_external_lib_list=["cupy"],
-            **_local(folder),
+            **_local(),
         )
     except ValueError as error:  # more workers than there are GPUs
         raise InputError(f"--workers {workers}: {error}; one worker uses one GPU") from error

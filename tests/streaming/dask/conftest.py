@@ -10,7 +10,8 @@ import dask
 import pytest
 from spreading import LIMIT, Handed, spread_out
 
-from streamcurate.streaming.dask import DaskExecutor, connect
+from streamcurate.streaming.dask import connect
+from streamcurate.streaming.dask.farm import Farm
 
 
 @pytest.fixture(scope="session")
@@ -53,9 +54,9 @@ def spread(monkeypatch: pytest.MonkeyPatch) -> None:
 def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
     """Counts tasks as they are handed out; ``hear`` is called after each with its kind and their number so far."""
     found = Handed()
-    original = DaskExecutor._submit
+    original = Farm._submit
 
-    def submit(self: DaskExecutor, job: Any) -> Any:
+    def submit(self: Farm, job: Any) -> Any:
         future = original(self, job)
         task = job.task
         name = task.work.name if hasattr(task, "work") else job.name.rpartition(":")[0]
@@ -64,5 +65,5 @@ def handed(monkeypatch: pytest.MonkeyPatch) -> Handed:
         found.hear(kind, found.counts[kind])
         return future
 
-    monkeypatch.setattr(DaskExecutor, "_submit", submit)
+    monkeypatch.setattr(Farm, "_submit", submit)
     return found

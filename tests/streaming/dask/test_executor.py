@@ -12,7 +12,8 @@ import streamcurate as sc
 from streamcurate.embeddings import open_embeddings
 from streamcurate.errors import InputError, MemoryLimitError, RunError
 from streamcurate.streaming import MemoryBudget, Silent
-from streamcurate.streaming.dask import DaskExecutor, executor
+from streamcurate.streaming.dask import DaskExecutor
+from streamcurate.streaming.dask import workers as cluster
 
 
 class Notes(Silent):
@@ -64,7 +65,7 @@ def test_plans_stay_below_the_thresholds_of_a_cluster_that_has_them(workers, joi
     # Those of clusters made here have none.
     assert client.run(set_fraction, fraction=0.7, workers=[one]) == {one: False}
     try:
-        assert join(LIMIT)[0].budget.limit == int(LIMIT * 0.7 * executor._BELOW_THRESHOLD)
+        assert join(LIMIT)[0].budget.limit == int(LIMIT * 0.7 * cluster._BELOW_THRESHOLD)
     finally:
         client.run(set_fraction, fraction=False, workers=[one])
 
@@ -98,7 +99,7 @@ def test_what_does_not_fit_a_worker_is_refused_before_any_task(workers, spread, 
     def small(dask_worker: Any) -> dict[str, int]:
         return {"threads": 1, "limit": 231 << 20}
 
-    monkeypatch.setattr(executor, "_report", small)
+    monkeypatch.setattr(cluster, "_report", small)
     with pytest.raises((MemoryLimitError, InputError), match="memory limit"):
         sc.cluster(place, tmp_path / "run", levels=levels, client=workers(2), memory_limit=LIMIT)
     assert handed.counts == {}

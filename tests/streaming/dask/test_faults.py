@@ -20,6 +20,7 @@ from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import RunError, StoreError
 from streamcurate.streaming import MemoryBudget
 from streamcurate.streaming.dask import executor
+from streamcurate.streaming.dask import workers as cluster
 
 LEVELS = [sc.Level(30, iterations=3, init="k-means||", resampling=sc.Resampling(1, 4))]
 SHORT = [sc.Level(12, iterations=2, init="random")]
@@ -156,7 +157,7 @@ def test_a_worker_that_leaves_is_not_missed(workers, spread, handed, tmp_path):
 
 def test_all_workers_gone_for_a_while(workers, spread, handed, tmp_path, monkeypatch):
     client = workers(2)
-    monkeypatch.setattr(executor, "_POLL_SECONDS", 0.2)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.2)
     later = threading.Timer(1.0, lambda: client.cluster.scale(2))
 
     def leave() -> None:
@@ -170,8 +171,8 @@ def test_all_workers_gone_for_a_while(workers, spread, handed, tmp_path, monkeyp
 
 def test_workers_that_never_come_back(workers, spread, handed, tmp_path, monkeypatch):
     client = workers(2)
-    monkeypatch.setattr(executor, "_WORKERS_SECONDS", 0.5)
-    monkeypatch.setattr(executor, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(cluster, "_WORKERS_SECONDS", 0.5)
+    monkeypatch.setattr(cluster, "POLL_SECONDS", 0.1)
     Watch(client, handed, "PassTask k-means pass", 3, lambda: workers(0))
     run = tmp_path / "run"
     place = store(tmp_path / "e.zarr")
