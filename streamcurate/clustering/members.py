@@ -54,9 +54,12 @@ def write_members(
                 sorting.add_run(path, count)
                 executor.progress.advanced(min(sorting.capacity, labels.rows), 0)
             executor.progress.finished()
+        executor.progress.started("writing members", members.rows)
         with SequentialWriter(members) as writer:
             for records in sorting.blocks():
                 writer.append(records["row"])
+                executor.progress.advanced(len(records), len(records) * members.row_bytes)
+        executor.progress.finished()
     finally:
         sorting.close()
 
