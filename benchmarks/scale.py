@@ -6,8 +6,8 @@
 
 For each size a store of synthetic.py is written, and `streamcurate cluster` runs on it as a process of its own with
 one level. The fit takes a fixed sample (`--fit-rows`) and few passes, so that what grows is the statistics pass, the
-labels pass and the sort of the members. Sizes below 5 M rows run three times, and the median of each time counts.
-Everything written is removed again.
+labels pass and the sort of the members. Sizes below 5 M rows run twice at the beginning and twice at the end, and the
+median of each time counts: what the machine does meanwhile falls on all sizes. Everything written is removed again.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from synthetic import write_store
 
 from streamcurate.streaming.budget import available_threads, parse_bytes
 
-_REPEATED_BELOW, _REPEATS = 5_000_000, 3
+_REPEATED_BELOW, _REPEATS = 5_000_000, 2
 
 
 def main() -> None:
@@ -45,12 +45,14 @@ def main() -> None:
     needed = sizes[-1] * (2 * options.dims + 48) + (1 << 30)
     with working_folder("scale", options.folder, needed) as folder:
         warm_up(folder, options.dims, options.clusters, executor_options(options))
-        found = {rows: measure(folder, rows, options) for rows in sizes}
-    report(found, limit, options)
+        runs: dict[int, list[dict[str, Any]]] = {rows: [] for rows in sizes}
+        for rows in [*sizes, *(rows for rows in sizes if rows < _REPEATED_BELOW)]:
+            runs[rows] += measure(folder, rows, options)
+    report({rows: summed_up(rows, runs[rows], options) for rows in sizes}, limit, options)
 
 
-def measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, Any]:
-    """One size: the figures of its runs, and of their medians."""
+def measure(folder: Path, rows: int, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs of one size."""
     store = folder / f"{rows}.zarr"
     print(f"{rows:,} × {options.dims} float16: writing", end="", flush=True)
     began = time.perf_counter()
@@ -59,8 +61,14 @@ def measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, A
     config = folder / "levels.yaml"
     write_levels(config, (options.clusters,), options.iterations, options.fit_rows)
     runs = [one_run(store, folder / "run", config, options) for _ in range(_REPEATS if rows < _REPEATED_BELOW else 1)]
-    store_bytes = bytes_in(store)
+    for one in runs:
+        one["store_bytes"] = bytes_in(store)
     shutil.rmtree(store)
+    return runs
+
+
+def summed_up(rows: int, runs: list[dict[str, Any]], options: argparse.Namespace) -> dict[str, Any]:
+    """The figures of a size's runs: medians of times, peaks of memory."""
     described = {key: median([one[key] for one in runs]) for key in ("seconds", "statistics_seconds", "labels_seconds")}
     overheads = [one["overhead_seconds"] for one in runs if one["overhead_seconds"] is not None]
     row_bytes = 2 * options.dims
@@ -73,7 +81,7 @@ def measure(folder: Path, rows: int, options: argparse.Namespace) -> dict[str, A
         "overhead_seconds": median(overheads) if overheads else None,
         "driver_peak_bytes": max(one["driver_peak_bytes"] for one in runs),
         "worker_peak_bytes": max((peak for one in runs for peak in one["worker_peak_bytes"]), default=0),
-        "store_bytes": store_bytes,
+        "store_bytes": runs[0]["store_bytes"],
         "tree_bytes": max(one["tree_bytes"] for one in runs),
         "scratch_peak_bytes": max(0, *(one["disk_peak_bytes"] - one["tree_bytes"] for one in runs)),
         "runs": runs,

@@ -49,6 +49,7 @@ LOCAL_OPERATIONS = 4e9
 _ROW_OPERATIONS = 64
 # Partial results above this go through files, cut into slices of about this size.
 _SLICE_BYTES = 16 << 20
+_HELD_SHARE = 1 / 8
 # Of a GPU's memory for centroids; the rest is for rows and the work on them, whose tiles fit what is free.
 _DEVICE_SHARE = 0.5
 
@@ -181,13 +182,19 @@ class DaskExecutor:
                 rest = part if rest is None else work.combine(rest, part)
                 stored.append(sums)
             assert rest is not None
-            numbers = range(-(-work.clusters // slice_rows))
-            tasks = (SliceTask(tuple(stored), number) for number in numbers)
-            jobs = (self._farm.job(task, f"{work.name}: adding up slice {task.number}") for task in tasks)
-            for number, arrays in zip(numbers, self._farm.in_order(jobs), strict=True):
-                first = number * slice_rows
-                last = min(first + slice_rows, work.clusters)
-                yield first, last, work.finalize(work.attach(rest, arrays, first, last))
+            count = -(-work.clusters // slice_rows)
+            # So many at a time, for one that is late has the others wait here.
+            held = max(int(self.local.budget.usable * _HELD_SHARE) // _SLICE_BYTES, 1)
+            for base in range(0, count, held):
+                numbers = range(base, min(base + held, count))
+                jobs = (
+                    self._farm.job(SliceTask(tuple(stored), number), f"{work.name}: adding up slice {number}")
+                    for number in numbers
+                )
+                for number, arrays in zip(numbers, self._farm.in_order(jobs), strict=True):
+                    first = number * slice_rows
+                    last = min(first + slice_rows, work.clusters)
+                    yield first, last, work.finalize(work.attach(rest, arrays, first, last))
         finally:
             self._exchange.drop_sums(stored)
 
