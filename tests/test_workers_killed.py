@@ -89,6 +89,7 @@ def test_driver_killed_many_times_with_workers_of_its_own(folder, digest):
     finish(folder, kill_the_driver(folder, folder / "often", digest, 20, 2, *options), digest, *options)
 
 
+@pytest.mark.slow
 def test_driver_killed_with_workers_of_a_scheduler(folder, digest, cluster):
     """Its workers live on, with tasks of a run that is over; they do no harm."""
     options = ("--scheduler", cluster.address)

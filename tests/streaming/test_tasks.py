@@ -94,7 +94,7 @@ def test_a_session_that_has_ended(session):
     with pytest.raises(SupersededError, match="is over"):
         perform(session, pickle.dumps(work))
     leave(session.nonce)
-    with pytest.raises(SupersededError, match="is over"):
+    with pytest.raises(SupersededError, match="is another folder there"):
         perform(session, pickle.dumps(work))
     assert isinstance(pickle.loads(pickle.dumps(SupersededError("over"))), RunError)
 
