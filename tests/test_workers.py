@@ -171,3 +171,13 @@ def test_help_needs_no_dask(folder):
     command = [sys.executable, "-c", code, *arguments(folder, "plain", "--quiet")]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", ["levels", "splits"])
+def test_device_gpu(kind, gpus, tmp_path, monkeypatch):
+    """One Dask-CUDA worker for each GPU gives the CPU's tree."""
+    spread_out(monkeypatch.setattr)
+    levels = {"levels": [sc.Level(30), sc.Level(6)], "splits": [sc.Level(5, splits=7), sc.Level(4)]}[kind]
+    place = store(tmp_path / "e.zarr")
+    assert sc.cluster(place, tmp_path / "run", levels=levels, seed=9, device="gpu").digest == plain(levels)

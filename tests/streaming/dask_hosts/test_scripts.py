@@ -320,7 +320,7 @@ def test_without_dask_cuda_one_is_told(tmp_path, given: Given):
 
 
 @pytest.mark.gpu
-def test_the_same_tree_on_gpus(tmp_path, given: Given):
+def test_the_same_tree_on_gpus(tmp_path, given: Given, gpus: None):
     settings = {"STORE": given.store, "RUN": tmp_path / "run", "LEVELS": given.levels}
     script = edited("one_node_gpus.py", tmp_path, MEMORY_GIB="4", **{k: repr(str(v)) for k, v in settings.items()})
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=200)
