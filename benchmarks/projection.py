@@ -370,14 +370,26 @@ def check_against(core: float, path: Path) -> dict[str, float] | None:
     return {"rows": rows, "projected": projected, "measured": result["sizes"][str(rows)]["labels_seconds"]}
 
 
+def on_cores(pools: list[tuple[Pool, list[dict[str, Any]]]], rate: float, cores: int = 1024) -> str:
+    """The arithmetic of each pool on CPU cores, at the rate measured on one of them."""
+    hours = [
+        f"{pool.name} {sum(level['flop'] for level in levels) / (rate * cores) / 3600:,.0f} h" for pool, levels in pools
+    ]
+    return (
+        f"On CPU cores: {rate / 1e9:,.0f} GFLOP/s measured on one (2,000 centroids, 1024 dims); projected from that, "
+        f"the arithmetic of all levels on {cores:,} such cores takes: {'; '.join(hours)}."
+    )
+
+
 def main() -> None:
     options = arguments()
     rates = gather_rates()
     pools = [(pool, project(pool, rates)) for pool in POOLS]
     print("<!-- projection: python benchmarks/projection.py -->")
     print(markdown(pools, rates))
-    print("<!-- end of projection -->")
     cores = {dims: measure_core(dims) for dims in (64, 1024)}
+    print("\n" + on_cores(pools, cores[1024]))
+    print("<!-- end of projection -->")
     print(
         "\nmeasured: nearest of 2,000 centroids on one core of this machine: "
         + ", ".join(f"{value / 1e9:,.0f} GFLOP/s at {dims} dims" for dims, value in cores.items())
