@@ -38,12 +38,11 @@ def command(
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.curated import assign
-    from streamcurate.streaming.budget import parse_bytes
 
     set_resume_hint("nothing was kept; give the same command again")
     with Progress(quiet=quiet) as progress:
-        limit = None if memory_limit is None else parse_bytes(memory_limit)
-        with connected(workers, scheduler, scheduler_file, device, limit, threads, progress.note) as (client, limit):
+        options = (workers, scheduler, scheduler_file, device, memory_limit, threads)
+        with connected(*options, progress.note) as (client, limit):
             found = assign(
                 run,
                 embeddings,

@@ -57,15 +57,14 @@ def command(
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.pipeline import cluster, resolve_config
-    from streamcurate.streaming.budget import parse_bytes
 
     resolved = resolve_config(levels, config, metric, seed, subset)
     set_resume_hint(f"what is done is kept in {run}; give the same command again to go on")
     with Progress(quiet=quiet) as progress:
         for note in resolved.notes:
             progress.note(note)
-        limit = None if memory_limit is None else parse_bytes(memory_limit)
-        with connected(workers, scheduler, scheduler_file, device, limit, threads, progress.note) as (client, limit):
+        options = (workers, scheduler, scheduler_file, device, memory_limit, threads)
+        with connected(*options, progress.note) as (client, limit):
             tree = cluster(
                 embeddings,
                 run,

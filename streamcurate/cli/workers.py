@@ -30,20 +30,23 @@ def connected(
     scheduler: str | None,
     scheduler_file: str | None,
     device: str,
-    memory_limit: int | None,
+    memory_limit: str | None,
     threads: int | None,
     note: Callable[[str], None],
 ) -> Iterator[tuple[Any, int | None]]:
     """A Dask client where one is asked for, None otherwise; and the memory limit of each process."""
+    from streamcurate.streaming.budget import parse_bytes
+
+    limit = None if memory_limit is None else parse_bytes(memory_limit)
     wanted = workers is not None or scheduler is not None or scheduler_file is not None
     if not wanted and device != "gpu":
-        yield None, memory_limit
+        yield None, limit
         return
     from streamcurate.streaming.dask import connect
     from streamcurate.streaming.dask.connection import worker_share
 
     if workers is not None:
-        memory_limit = worker_share(workers, memory_limit)
+        limit = worker_share(workers, limit)
     kind = "gpu" if device == "gpu" else "cpu"
-    with connect(workers, scheduler, scheduler_file, kind, memory_limit, threads, note) as client:
-        yield client, memory_limit
+    with connect(workers, scheduler, scheduler_file, kind, limit, threads, note) as client:
+        yield client, limit
