@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nearest_cases import gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
 
 from streamcurate import kernels
 from streamcurate.kernels import workspace
@@ -36,44 +37,6 @@ def brute_force(rows, centroids, metric):
     return values.argmin(axis=1), values.min(axis=1)
 
 
-def _gaussian(rng, rows, clusters, dims):
-    return rng.standard_normal((rows, dims)), rng.standard_normal((clusters, dims))
-
-
-def _repeated(rng, rows, clusters, dims):
-    # Few distinct centroids, many of each: ties everywhere, more than a row's list of candidates holds.
-    points = rng.standard_normal((3, dims))
-    return points[rng.integers(3, size=rows)] + rng.standard_normal((rows, 1)), points[rng.integers(3, size=clusters)]
-
-
-def _lattice(rng, rows, clusters, dims):
-    return rng.integers(-1, 2, (rows, dims)).astype(float), rng.integers(-1, 2, (clusters, dims)).astype(float)
-
-
-def _neighbours(rng, rows, clusters, dims):
-    # Centroids one unit in the last place apart: float32 scores cannot tell them from one another.
-    point = rng.standard_normal(dims).astype(np.float32)
-    shifts = rng.integers(-1, 2, (clusters, dims)) * np.spacing(point)
-    return point + rng.standard_normal((rows, dims)), point + shifts
-
-
-def _offset(rng, rows, clusters, dims):
-    return 1000 + rng.standard_normal((rows, dims)), 1000 + rng.standard_normal((clusters, dims))
-
-
-def _huge(rng, rows, clusters, dims):
-    return rng.uniform(-3e38, 3e38, (rows, dims)), rng.uniform(-3e38, 3e38, (clusters, dims))
-
-
-def _tiny(rng, rows, clusters, dims):
-    return rng.integers(-9, 9, (rows, dims)) * 2.0**-149, rng.integers(-9, 9, (clusters, dims)) * 2.0**-149
-
-
-def _mixed(rng, rows, clusters, dims):
-    powers = 10.0 ** rng.integers(-40, 38, dims)
-    return rng.standard_normal((rows, dims)) * powers, rng.standard_normal((clusters, dims)) * powers
-
-
 def _unlike_norms(rng, rows, clusters, dims):
     powers = 10.0 ** rng.integers(-3, 4, (clusters, 1))
     return rng.standard_normal((rows, dims)), rng.standard_normal((clusters, dims)) * powers
@@ -91,7 +54,7 @@ def _one_point(rng, rows, clusters, dims):
 
 
 SCENES = [
-    _gaussian, _repeated, _lattice, _neighbours, _offset, _huge, _tiny, _mixed, _unlike_norms, _far_rows, _one_point,
+    gaussian, repeated, lattice, neighbours, offset, huge, tiny, mixed, _unlike_norms, _far_rows, _one_point,
 ]  # fmt: skip
 
 
@@ -132,7 +95,7 @@ def test_labels_and_values_are_those_of_the_formula(
     np.testing.assert_array_equal(labels, expected_labels)
 
 
-@pytest.mark.parametrize("scene", [_gaussian, _repeated, _neighbours, _lattice, _far_rows])
+@pytest.mark.parametrize("scene", [gaussian, repeated, neighbours, lattice, _far_rows])
 @settings(max_examples=60, deadline=None)
 @given(
     seed=st.integers(0, 2**32), clusters=st.integers(2, 120), dims=st.sampled_from([2, 9, 33]),
@@ -161,7 +124,7 @@ def test_rows_that_are_the_centroids_find_themselves():
 
 
 def test_previous_without_a_label_is_no_answer():
-    x, c = make(_gaussian, 0, 10, 30, 12, np.float32)
+    x, c = make(gaussian, 0, 10, 30, 12, np.float32)
     prepared = kernels.prepare_centroids(c, "l2")
     none_yet = np.full(10, -1, np.int32), np.zeros(10)
     np.testing.assert_array_equal(kernels.nearest(x, prepared, previous=none_yet)[0], kernels.nearest(x, prepared)[0])
@@ -169,7 +132,7 @@ def test_previous_without_a_label_is_no_answer():
 
 def test_few_pairs_are_rescored(monkeypatch):
     # The certificate must rule out nearly every pair of ordinary data, or screening would gain nothing.
-    x, c = make(_gaussian, 0, 400, 300, 64, np.float16)
+    x, c = make(gaussian, 0, 400, 300, 64, np.float16)
     seen = []
     original = nearest_module._pair_values
     monkeypatch.setattr(
@@ -191,7 +154,7 @@ def test_few_pairs_are_rescored(monkeypatch):
     ],
 )
 def test_threads_keep_their_work_apart_and_within_the_bytes_said(rows, dims, clusters, metric):
-    x, c = make(_gaussian, 1, rows, clusters, dims, np.float16)
+    x, c = make(gaussian, 1, rows, clusters, dims, np.float16)
     prepared = kernels.prepare_centroids(c, metric)
     expected = kernels.nearest(x, prepared)
     barrier = threading.Barrier(3)
@@ -209,7 +172,7 @@ def test_threads_keep_their_work_apart_and_within_the_bytes_said(rows, dims, clu
 
 
 def test_arrays_that_cannot_be_written_are_read():
-    x, c = make(_gaussian, 2, 300, 200, 12, np.float16)
+    x, c = make(gaussian, 2, 300, 200, 12, np.float16)
     expected = kernels.nearest(x, kernels.prepare_centroids(c, "cosine"))
     x.setflags(write=False)
     c.setflags(write=False)

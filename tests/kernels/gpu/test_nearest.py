@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from nearest_cases import gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
 
 from streamcurate import kernels
 from streamcurate.errors import InputError
@@ -20,44 +21,6 @@ from streamcurate.kernels.gpu import prepare
 METRICS = st.sampled_from(["l2", "cosine"])
 DTYPES = st.sampled_from([np.float16, np.float32])
 WORKSPACES = st.sampled_from([2**12, 2**16, 2**29])
-
-
-def _gaussian(rng, rows, clusters, dims):
-    return rng.standard_normal((rows, dims)), rng.standard_normal((clusters, dims))
-
-
-def _repeated(rng, rows, clusters, dims):
-    # Few distinct centroids, many of each: more ties than a row's list holds.
-    points = rng.standard_normal((3, dims))
-    return points[rng.integers(3, size=rows)] + rng.standard_normal((rows, 1)), points[rng.integers(3, size=clusters)]
-
-
-def _lattice(rng, rows, clusters, dims):
-    return rng.integers(-1, 2, (rows, dims)).astype(float), rng.integers(-1, 2, (clusters, dims)).astype(float)
-
-
-def _neighbours(rng, rows, clusters, dims):
-    # Centroids one unit in the last place apart: float32 scores cannot tell them from one another.
-    point = rng.standard_normal(dims).astype(np.float32)
-    shifts = rng.integers(-1, 2, (clusters, dims)) * np.spacing(point)
-    return point + rng.standard_normal((rows, dims)), point + shifts
-
-
-def _offset(rng, rows, clusters, dims):
-    return 1000 + rng.standard_normal((rows, dims)), 1000 + rng.standard_normal((clusters, dims))
-
-
-def _huge(rng, rows, clusters, dims):
-    return rng.uniform(-3e38, 3e38, (rows, dims)), rng.uniform(-3e38, 3e38, (clusters, dims))
-
-
-def _tiny(rng, rows, clusters, dims):
-    return rng.integers(-9, 9, (rows, dims)) * 2.0**-149, rng.integers(-9, 9, (clusters, dims)) * 2.0**-149
-
-
-def _mixed(rng, rows, clusters, dims):
-    powers = 10.0 ** rng.integers(-40, 38, dims)
-    return rng.standard_normal((rows, dims)) * powers, rng.standard_normal((clusters, dims)) * powers
 
 
 def _far_rows(rng, rows, clusters, dims):
@@ -71,7 +34,7 @@ def _one_point(rng, rows, clusters, dims):
     return rng.standard_normal((rows, dims)), np.tile(rng.standard_normal(dims), (clusters, 1))
 
 
-SCENES = [_gaussian, _repeated, _lattice, _neighbours, _offset, _huge, _tiny, _mixed, _far_rows, _one_point]
+SCENES = [gaussian, repeated, lattice, neighbours, offset, huge, tiny, mixed, _far_rows, _one_point]
 
 
 def make(scene, seed, rows, clusters, dims, dtype):
@@ -118,7 +81,7 @@ def test_labels_and_values_are_the_cpus(
         same(backend.nearest(backend.upload(x) if uploaded else x, prepared), expected)
 
 
-@pytest.mark.parametrize("scene", [_gaussian, _repeated, _neighbours, _lattice, _far_rows])
+@pytest.mark.parametrize("scene", [gaussian, repeated, neighbours, lattice, _far_rows])
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 2**32), clusters=st.integers(2, 120), dims=st.sampled_from([2, 9, 33]), metric=METRICS,
@@ -142,7 +105,7 @@ def test_slices_of_centroids_in_any_order_give_the_same_answer(
 
 
 def test_previous_without_a_label_is_no_answer(make_backend):
-    x, c = make(_gaussian, 0, 10, 30, 12, np.float32)
+    x, c = make(gaussian, 0, 10, 30, 12, np.float32)
     backend = make_backend()
     with screening(True):
         prepared = backend.prepare_centroids(c, "l2")
@@ -152,7 +115,7 @@ def test_previous_without_a_label_is_no_answer(make_backend):
 
 def test_few_pairs_are_rescored(make_host_device):
     # The certificate must rule out nearly every pair of ordinary data, or screening would gain nothing.
-    x, c = make(_gaussian, 0, 400, 300, 64, np.float16)
+    x, c = make(gaussian, 0, 400, 300, 64, np.float16)
     device = make_host_device()
     seen = []
 
@@ -174,7 +137,7 @@ def test_few_pairs_are_rescored(make_host_device):
 @pytest.mark.parametrize("workspace", [2**17, 2**20])
 @pytest.mark.parametrize(("rows", "dims", "clusters"), [(3000, 48, 700), (2000, 2, 900), (40, 2000, 300)])
 def test_device_memory_is_bounded_whatever_the_rows(make_host_device, rows, dims, clusters, workspace):
-    x, c = make(_repeated, 1, rows, clusters, dims, np.float16)
+    x, c = make(repeated, 1, rows, clusters, dims, np.float16)
     device = make_host_device()
     prepared = prepare.prepare_centroids(device, c, "cosine")
     held = device.used
@@ -187,7 +150,7 @@ def test_device_memory_is_bounded_whatever_the_rows(make_host_device, rows, dims
 
 
 def test_what_does_not_fit_is_refused_and_leaves_nothing_behind(make_host_device):
-    x, c = make(_gaussian, 1, 500, 3000, 40, np.float16)
+    x, c = make(gaussian, 1, 500, 3000, 40, np.float16)
     device = make_host_device(memory=2**19)
     with pytest.raises(InputError, match="do not fit"):
         prepare.prepare_centroids(device, c, "l2")
@@ -210,7 +173,7 @@ def test_what_is_not_prepared_here_is_refused(make_backend):
 
 
 def test_threads_take_turns(make_backend):
-    x, c = make(_gaussian, 5, 400, 200, 24, np.float16)
+    x, c = make(gaussian, 5, 400, 200, 24, np.float16)
     expected = kernels.nearest(x, kernels.prepare_centroids(c, "l2"))
     backend = make_backend(workspace=2**16)
     prepared = backend.prepare_centroids(c, "l2")
