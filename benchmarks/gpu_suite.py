@@ -1,12 +1,13 @@
 """The GPU backend on this machine's device: its tests, its results against brute force, and its speed.
 
     python benchmarks/gpu_suite.py                  # all; writes benchmarks/results/gpu-<device>.json
-    python benchmarks/gpu_suite.py --no-tests --dims 384 --clusters 2000
+    python benchmarks/gpu_suite.py --no-tests --dims 384 --clusters 4096
 
-Needs CuPy, NumPy and numba, and nothing else of the package's dependencies; pytest for the tests; PyTorch for the
-rates beside ours: its matrix product alone in float32 and float16, and product and argmin together, on the same rows in
-the same run. Effective TFLOP/s are 2 n k d / time for all of them. What a missing package leaves out is said, not
-filled in. Exit status 1 where a result is wrong, 2 where there is no device.
+Needs CuPy, NumPy and numba, and nothing else of the package's dependencies; pytest, pytest-timeout and hypothesis for
+the tests; PyTorch and flash-kmeans for the rates beside ours, on the same rows in the same run (gpu_peers.py). Rates
+are effective: 2 n k d / time for all of them. The yardstick is an 8192^3 float16 product by cuBLAS in the same run.
+What a missing package leaves out is said, not filled in. Exit status 1 where a result is wrong, 2 where there is no
+device; a goal of speed that is missed is told, and no failure.
 """
 
 from __future__ import annotations
@@ -19,10 +20,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+import gpu_peers
 import numpy as np
 from numpy.typing import NDArray
 
@@ -35,18 +38,28 @@ from streamcurate.errors import InputError  # noqa: E402
 from streamcurate.kernels.gpu.backend import GpuBackend, gpu_backend  # noqa: E402
 
 REPEATS = 3
+CENTRES = 4096
+# (rows, dims, clusters, metric, offset) whose results are compared
+CHECKED = (
+    (20_000, 64, 2000, "l2", 0.0),
+    (20_000, 384, 4000, "cosine", 0.0),
+    (20_000, 384, 1000, "l2", 50.0),
+    (20_000, 1024, 1500, "l2", 0.0),
+)
 CHECKED_ROWS = 48  # against all centroids, by brute force
-TILE = 2**15  # rows of one product of the peers, so that theirs fits as well
-TESTS_SECONDS = 150
+TILE = 2**15  # rows made at a time
+STREAM_BLOCK = 2**14  # rows of a block that comes from the host
+STREAM_THREADS = 4
+RATED = ("nearest", "torch", "flash-kmeans")
+TESTS_SECONDS = 170
 LAST_START_SECONDS = 380  # no timing begins later: the suite ends within eight minutes
 
 
 def make_rows(rows: int, dims: int, clusters: int) -> tuple[NDArray[np.float16], NDArray[np.float32]]:
-    """Unit-length float16 rows around centres of unlike weight, and centroids drawn from the same."""
-    generator = np.random.default_rng([rows, dims, clusters])
-    centres = generator.standard_normal((max(2, clusters // 2), dims), dtype=np.float32)
+    """Unit-length float16 rows around centres of unlike weight, the same for any number of either, and centroids."""
+    centres = np.random.default_rng(dims).standard_normal((CENTRES, dims), dtype=np.float32)
 
-    def draw(count: int) -> NDArray[np.float32]:
+    def draw(count: int, generator: np.random.Generator) -> NDArray[np.float32]:
         made = np.empty((count, dims), dtype=np.float32)
         for start in range(0, count, TILE):
             part = made[start : start + TILE]
@@ -55,7 +68,8 @@ def make_rows(rows: int, dims: int, clusters: int) -> tuple[NDArray[np.float16],
             part /= np.sqrt((part * part).sum(axis=1, keepdims=True))
         return made
 
-    return draw(rows).astype(np.float16), draw(clusters)
+    drawn = draw(rows, np.random.default_rng([dims, 1])).astype(np.float16)
+    return drawn, draw(clusters, np.random.default_rng([dims, 2]))
 
 
 def brute_force(rows: NDArray[Any], centroids: NDArray[np.float32], metric: str) -> tuple[NDArray[Any], NDArray[Any]]:
@@ -88,12 +102,17 @@ def run_tests() -> dict[str, Any]:
     return {"passed": done.returncode == 0 and " passed" in lines[-1], "summary": lines[-1]}
 
 
+def by_route(backend: GpuBackend, route: str) -> GpuBackend:
+    """The same device, its searches by one route."""
+    return GpuBackend(backend._device, routes=(route,))
+
+
 def check_results(backend: GpuBackend) -> list[dict[str, Any]]:
     """Labels and values against brute force, and everything else against the CPU's functions."""
     cpu = kernels.get_backend("cpu")
     results = []
-    for dims, clusters, metric, offset in ((64, 2000, "l2", 0.0), (384, 4000, "cosine", 0.0), (384, 1000, "l2", 50.0)):
-        rows, centroids = make_rows(20_000, dims, clusters)
+    for count, dims, clusters, metric, offset in CHECKED:
+        rows, centroids = make_rows(count, dims, clusters)
         rows, centroids = (rows + np.float16(offset)).astype(np.float16), centroids + np.float32(offset)
         centroids[clusters // 2 :: 7] = centroids[3]  # ties
         uploaded = backend.upload(rows)
@@ -108,6 +127,17 @@ def check_results(backend: GpuBackend) -> list[dict[str, Any]]:
         same = {
             "brute force": np.array_equal(labels[:CHECKED_ROWS], brute[0])
             and np.array_equal(values[:CHECKED_ROWS], brute[1]),
+            **{
+                f"{route}, {dtype}": all(
+                    np.array_equal(one, other)
+                    for one, other in zip(
+                        own.nearest(rows.astype(dtype), own.prepare_centroids(centroids, metric)), expected, strict=True
+                    )
+                )
+                for route in backend.choice.routes
+                for own in (by_route(backend, route),)
+                for dtype in ("float16", "float32")
+            },
             "labels": np.array_equal(labels, expected[0]),
             "values": np.array_equal(values, expected[1]),
             "sums": np.array_equal(sums.limbs, other.limbs) and np.array_equal(sums.ids, other.ids),
@@ -136,87 +166,79 @@ def seconds_of(call: Callable[[], Any], wait: Callable[[], Any]) -> float:
     return statistics.median(times)
 
 
-def time_by_call(backend: GpuBackend, call: Callable[[], Any], wait: Callable[[], Any]) -> dict[str, float]:
-    """Seconds of each kernel, product and copy of one call, waiting after each: their sum exceeds the call's own."""
-    device, spent = backend._device, {}
-    originals = {name: getattr(device, name) for name in ("launch", "product", "upload", "download")}
+def candidates_a_row(backend: GpuBackend, rows: Any, prepared: Any) -> float:
+    """How many centroids a row is compared with by the formula after screening."""
+    device, seen = backend._device, [0, 0]
+    launch = device.launch
 
-    def timed(name: str) -> Callable[..., Any]:
-        def run(*arguments: Any) -> Any:
-            wait()
-            start = time.perf_counter()
-            result = originals[name](*arguments)
-            wait()
-            label = arguments[0] if name == "launch" else name
-            spent[label] = spent.get(label, 0.0) + time.perf_counter() - start
-            return result
+    def counting(kernel: str, count: int, *arguments: Any) -> None:
+        if kernel.startswith("settle"):
+            # Places of these arguments: cuda/settle.cu.
+            lower, length, upper = (device.download(arguments[place]) for place in (7, 8, 9))
+            highest = np.where(upper < 0, upper ^ 0x7FFFFFFFFFFFFFFF, upper).view(np.float64)
+            taken = np.arange(len(lower))[:, None] < length
+            seen[0] += int((taken & (lower <= highest)).sum())
+            seen[1] += len(length)
+        launch(kernel, count, *arguments)
 
-        return run
-
-    for name in originals:
-        setattr(device, name, timed(name))
+    device.launch = counting
     try:
-        call()
+        backend.nearest(rows, prepared)
     finally:
-        for name in originals:
-            delattr(device, name)
-    return dict(sorted(spent.items(), key=lambda item: -item[1]))
+        del device.launch
+    return seen[0] / max(1, seen[1])
 
 
-def peers(rows: NDArray[np.float16], centroids: NDArray[np.float32]) -> dict[str, float]:
-    """Seconds of PyTorch on the same rows; empty without it."""
-    try:
-        import torch
-    except ImportError:
-        return {}
-    torch.backends.cuda.matmul.allow_tf32 = False
-    found = {}
-    for name, kind in (("float32", torch.float32), ("float16", torch.float16)):
-        x = torch.from_numpy(rows).cuda().to(kind)
-        c = torch.from_numpy(centroids).cuda().to(kind)
-        norms = (c.float() ** 2).sum(dim=1).to(kind)
-        out = torch.empty((min(TILE, len(x)), len(c)), dtype=kind, device="cuda")
+def stream(backend: GpuBackend, rows: NDArray[Any], prepared: Any) -> None:
+    """Label rows that lie on the host, block by block, as an executor's threads do."""
 
-        def product(x: Any = x, c: Any = c, out: Any = out) -> None:
-            for start in range(0, len(x), TILE):
-                part = x[start : start + TILE]
-                torch.mm(part, c.T, out=out[: len(part)])
+    def label(start: int) -> None:
+        backend.nearest(backend.upload(rows[start : start + STREAM_BLOCK]), prepared)
 
-        def assign(x: Any = x, c: Any = c, norms: Any = norms, out: Any = out) -> None:
-            for start in range(0, len(x), TILE):
-                part = x[start : start + TILE]
-                torch.addmm(norms, part, c.T, alpha=-2, out=out[: len(part)]).argmin(dim=1)
-
-        found[f"product {name}"] = seconds_of(product, torch.cuda.synchronize)
-        found[f"product and argmin {name}"] = seconds_of(assign, torch.cuda.synchronize)
-        del x, c, norms, out
-        torch.cuda.empty_cache()
-    return found
+    with ThreadPoolExecutor(STREAM_THREADS) as pool:
+        list(pool.map(label, range(0, len(rows), STREAM_BLOCK)))
 
 
-def time_shape(backend: GpuBackend, count: int, dims: int, clusters: int, wait: Callable[[], Any]) -> dict[str, Any]:
+def time_shape(
+    backend: GpuBackend, rows: NDArray[Any], clusters: int, wait: Callable[[], Any], with_peers: bool
+) -> dict[str, Any]:
     """One shape: our calls and the peers'."""
-    rows, centroids = make_rows(count, dims, clusters)
+    count, dims = rows.shape
+    _, centroids = make_rows(1, dims, clusters)
     uploaded = backend.upload(rows)
     prepared = backend.prepare_centroids(centroids, "l2")
     labels, _ = backend.nearest(uploaded, prepared)
     fixed = kernels.FixedPoint.for_data(-24, 1, count)
-    times = {
-        "nearest": seconds_of(lambda: backend.nearest(uploaded, prepared), wait),
-        "nearest, rows on the host": seconds_of(lambda: backend.nearest(rows, prepared), wait),
-        "prepare centroids": seconds_of(lambda: backend.prepare_centroids(centroids, "l2"), wait),
-        "cluster sums": seconds_of(lambda: backend.cluster_sums(uploaded, labels, "l2", fixed, clusters), wait),
-    }
-    parts = time_by_call(backend, lambda: backend.nearest(uploaded, prepared), wait)
-    times.update(peers(rows, centroids))
+    times, candidates = {}, {}
+    for route in backend.choice.routes:
+        own = by_route(backend, route)
+        times[f"nearest {route}"] = seconds_of(lambda own=own: own.nearest(uploaded, prepared), wait)
+        candidates[route] = candidates_a_row(own, uploaded, prepared)
+    times["nearest"] = seconds_of(lambda: backend.nearest(uploaded, prepared), wait)
+    times["nearest from the host"] = seconds_of(lambda: stream(backend, rows, prepared), wait)
+    times["prepare centroids and first block"] = seconds_of(
+        lambda: backend.nearest(uploaded[:STREAM_BLOCK], backend.prepare_centroids(centroids, "l2")), wait
+    )
+    times["cluster sums"] = seconds_of(lambda: backend.cluster_sums(uploaded, labels, "l2", fixed, clusters), wait)
+    failed = {}
+    if with_peers:
+        for make in (gpu_peers.torch_calls, gpu_peers.flash_calls):
+            try:
+                for name, call in make(rows, centroids).items():
+                    times[name] = seconds_of(call, wait)
+            except Exception as error:  # a peer that fails is told of, and no reason to lose the rest
+                failed[make.__name__] = f"{type(error).__name__}: {error}"[:300]
+            gpu_peers.release()
     work = 2.0 * count * clusters * dims
     return {
         "rows": count,
         "dims": dims,
         "clusters": clusters,
         "seconds": times,
-        "tflops": {name: work / spent / 1e12 for name, spent in times.items() if "near" in name or "product" in name},
-        "seconds_by_launch": parts,
+        "tflops": {name: work / spent / 1e12 for name, spent in times.items() if name.split()[0] in RATED},
+        "candidates_a_row": candidates,
+        "chosen": backend.choice.settled(("float16", dims, "l2", clusters.bit_length())),
+        "failed": failed,
     }
 
 
@@ -254,10 +276,11 @@ def main() -> int:
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--json", type=Path, metavar="FILE", help="where to write the result")
-    parser.add_argument("--rows", type=int, default=2**18)
-    parser.add_argument("--dims", type=numbers, default=[64, 384, 1024])
-    parser.add_argument("--clusters", type=numbers, default=[2000, 16000])
+    parser.add_argument("--rows", type=int, default=2**17)
+    parser.add_argument("--dims", type=numbers, default=[1024, 768, 384, 128])
+    parser.add_argument("--clusters", type=numbers, default=[16384, 4096, 32768])
     parser.add_argument("--no-tests", action="store_true")
+    parser.add_argument("--no-peers", action="store_true")
     asked = parser.parse_args()
     began = time.perf_counter()
     try:
@@ -280,18 +303,24 @@ def main() -> int:
             tests = run_tests()
     print(f"tests: {tests['summary']}\n")
     checks = check_results(backend)
+    yardstick = gpu_peers.cublas_rate(lambda call: seconds_of(call, wait))
+    gpu_peers.release()
+    print(f"\ncuBLAS float16, 8192^3: {'no PyTorch' if yardstick is None else f'{yardstick:.0f} TFLOP/s'}")
     shapes: list[dict[str, Any]] = []
     left_out: list[str] = []
-    for clusters in asked.clusters:
-        for dims in asked.dims:
+    for dims in asked.dims:
+        rows, _ = make_rows(asked.rows, dims, 1)
+        for clusters in asked.clusters:
             if time.perf_counter() - began > LAST_START_SECONDS:
                 left_out.append(f"d {dims}, k {clusters}")
                 continue
-            shapes.append(time_shape(backend, asked.rows, dims, clusters, wait))
-    goals = {
+            shapes.append(time_shape(backend, rows, clusters, wait, not asked.no_peers))
+    right = {
         "tests on the device": tests["passed"],
         "same bits as brute force and as the CPU": all(all(c[n] for n in c if type(c[n]) is bool) for c in checks),
+        "every route passes its trial": backend.choice.routes == backend._device.routes,
     }
+    goals = {**right, **speed_goals(shapes, yardstick)}
     slug = re.sub(r"[^a-z0-9]+", "-", str(machine["device"]).lower()).strip("-")
     path = asked.json or ROOT / "benchmarks" / "results" / f"gpu-{slug}.json"
     content = {
@@ -300,37 +329,69 @@ def main() -> int:
         "machine": machine,
         "tests": tests,
         "checks": checks,
+        "cublas_float16_tflops": yardstick,
+        "routes": list(backend.choice.routes),
         "shapes": shapes,
         "left_out": left_out,
         "goals": goals,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(content, indent=2, default=lambda value: value.item()) + "\n")
-    show(shapes, left_out)
+    show(shapes, left_out, yardstick)
     for goal, met in goals.items():
         print(f"{ {True: 'met   ', False: 'MISSED', None: 'not run'}[met] }  {goal}")
     print(f"{time.perf_counter() - began:.0f} s; {path}")
-    return 1 if False in goals.values() else 0
+    return 1 if False in right.values() else 0
 
 
-def show(shapes: list[dict[str, Any]], left_out: list[str]) -> None:
-    """The table: rows a second, effective TFLOP/s beside the peers', and where the time goes."""
-    names = ("nearest", "nearest, rows on the host", "product float32", "product float16")
-    both = ("product and argmin float32", "product and argmin float16")
-    head = ("   d      k", "Mrows/s", "ours", "+upload", "fp32", "fp16", "fp32+min", "fp16+min")
-    print("\nTFLOP/s, effective (2 n k d / time); fp32, fp16: PyTorch's product alone, +min: with argmin")
-    print("  ".join(f"{cell:>8}" for cell in head))
+def speed_goals(shapes: list[dict[str, Any]], yardstick: float | None) -> dict[str, bool | None]:
+    """What was aimed at, over the shapes it was aimed at; None where nothing was measured."""
+
+    def over(some: list[dict[str, Any]], ratio: Callable[[dict[str, Any]], float | None], least: float) -> bool | None:
+        found = [value for value in map(ratio, some) if value is not None]
+        return min(found) >= least if found else None
+
+    def beside(name: str) -> Callable[[dict[str, Any]], float | None]:
+        return lambda shape: shape["seconds"][name] / shape["seconds"]["nearest"] if name in shape["seconds"] else None
+
+    large = [shape for shape in shapes if shape["dims"] >= 768 and shape["clusters"] >= 16000]
+    compute_bound = [shape for shape in shapes if shape["clusters"] >= 32000]
+    return {
+        "0.6 of cuBLAS float16 for d >= 768, k >= 16k": over(
+            large, lambda shape: shape["tflops"]["nearest"] / yardstick if yardstick else None, 0.6
+        ),
+        "3 times torch float32 product and argmin": over(shapes, beside("torch product and argmin float32"), 3.0),
+        "2 times flash-kmeans": over(shapes, beside("flash-kmeans float16"), 2.0),
+        "from the host within a tenth of resident for k >= 32k": over(
+            compute_bound, lambda shape: shape["seconds"]["nearest"] / shape["seconds"]["nearest from the host"], 0.9
+        ),
+    }
+
+
+def show(shapes: list[dict[str, Any]], left_out: list[str], yardstick: float | None) -> None:
+    """The table: effective TFLOP/s beside the peers', the share of cuBLAS's rate, and candidates a row."""
+    columns = {
+        "ours": "nearest", "of peak": "", "chosen": "", "fused": "nearest fused", "half": "nearest half",
+        "single": "nearest single", "host": "nearest from the host", "fp16": "torch product float16",
+        "fp16+min": "torch product and argmin float16", "tf32+min": "torch product and argmin TF32",
+        "fp32+min": "torch product and argmin float32", "flash": "flash-kmeans float16",
+    }  # fmt: skip
+    print("\nTFLOP/s, effective (2 n k d / time); fp16: PyTorch's product alone, +min: with argmin")
+    print("  ".join(f"{cell:>8}" for cell in ("d", "k", *columns, "cand/row", "sums ms")))
     for shape in shapes:
-        rates = [shape["tflops"].get(name) for name in (*names, *both)]
-        cells = [f"{shape['rows'] / shape['seconds']['nearest'] / 1e6:.2f}"]
-        cells += ["-" if rate is None else f"{rate:.1f}" for rate in rates]
-        print("  ".join([f"{shape['dims']:4} {shape['clusters']:6}"[:11].rjust(10), *(f"{cell:>8}" for cell in cells)]))
-    for shape in shapes:
-        whole = sum(shape["seconds_by_launch"].values())
-        largest = list(shape["seconds_by_launch"].items())[:5]
-        shares = ", ".join(f"{name.removesuffix('_float16')} {spent / whole:.0%}" for name, spent in largest)
-        sums = shape["seconds"]["cluster sums"]
-        print(f"d {shape['dims']} k {shape['clusters']}: {shares}; cluster sums {sums * 1e3:.1f} ms")
+        cells = [str(shape["dims"]), str(shape["clusters"])]
+        for name, key in columns.items():
+            rate = shape["tflops"].get(key)
+            cells.append("-" if rate is None else f"{rate:.0f}")
+            if name == "of peak":
+                cells[-1] = f"{shape['tflops']['nearest'] / yardstick:.0%}" if yardstick else "-"
+            elif name == "chosen":
+                cells[-1] = str(shape["chosen"])
+        cells.append("/".join(f"{value:.2f}" for value in shape["candidates_a_row"].values()))
+        cells.append(f"{shape['seconds']['cluster sums'] * 1e3:.1f}")
+        print("  ".join(f"{cell:>8}" for cell in cells))
+        for what, why in shape["failed"].items():
+            print(f"    {what}: {why}")
     for what in left_out:
         print(f"{what}: left out, no time")
 

@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from streamcurate.errors import InputError
 from streamcurate.kernels.cpu import farthest as far
 from streamcurate.kernels.cpu import formula, random, selection, sums
 from streamcurate.kernels.gpu import integers, nearest, pairs, prepare, statistics
 from streamcurate.kernels.gpu import sums as device_sums
 from streamcurate.kernels.gpu.blocks import LARGEST_TILE, MEBIBYTE, checked
+from streamcurate.kernels.gpu.choice import RouteChoice
 from streamcurate.kernels.gpu.interface import Device
+from streamcurate.kernels.gpu.trust import check_arithmetic, trusted_routes
 from streamcurate.kernels.metric import Array, Float32, Float64, Int32, Int64
 
 if TYPE_CHECKING:
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 
 WORKSPACE = 512 * MEBIBYTE
 """Device memory that the arrays of one call may take: tiles large enough to fill any GPU."""
-
-_CHECK_ROWS, _CHECK_DIMS = 600, 321  # no multiples of any tile's size
 
 
 class GpuBackend:
@@ -41,6 +40,8 @@ class GpuBackend:
     workspace : int
         Bytes of device memory one call's arrays may take, beside uploaded rows and prepared centroids; never more than
         half of what is free.
+    routes : tuple of str, optional
+        Ways to scores to choose from; all the device has where not given.
     """
 
     name = "gpu"
@@ -51,9 +52,10 @@ class GpuBackend:
     smallest_per_cluster = staticmethod(selection.smallest_per_cluster)
     farthest = staticmethod(far.farthest)
 
-    def __init__(self, device: Device, workspace: int = WORKSPACE) -> None:
+    def __init__(self, device: Device, workspace: int = WORKSPACE, routes: tuple[str, ...] | None = None) -> None:
         self._device = device
         self._workspace = workspace
+        self._choice = RouteChoice(device.routes if routes is None else routes)
 
     @property
     def device_name(self) -> str:
@@ -65,13 +67,18 @@ class GpuBackend:
         """All memory of the device."""
         return self._device.total_bytes
 
+    @property
+    def choice(self) -> RouteChoice:
+        """What has been measured of the ways to scores."""
+        return self._choice
+
     def upload(self, rows: Array) -> Array:
         """A block's rows on the device, for several calls; its memory is free again when the result is dropped."""
         rows = checked(self._device, rows)
         if self._device.holds(rows):
             return rows
-        with self._device.session():
-            copy: Array = self._device.upload(rows)
+        # Not in a session: while another thread computes.
+        copy: Array = self._device.upload(rows)
         return copy
 
     def close(self) -> None:
@@ -86,8 +93,10 @@ class GpuBackend:
             self._device, self._bytes(), rows, row_index, centroids, cluster_index, metric
         )
 
-    def prepare_centroids(self, centroids: Float32, metric: str) -> PreparedCentroids:
-        """Centroids on the device, ready for :meth:`nearest`."""
+    def prepare_centroids(
+        self, centroids: Float32, metric: str, before: Float32 | None = None, drift: float = 0.0
+    ) -> PreparedCentroids:
+        """Centroids on the device, ready for :meth:`nearest`; those before are of no use to it."""
         return prepare.prepare_centroids(self._device, centroids, metric)
 
     def nearest(
@@ -96,9 +105,25 @@ class GpuBackend:
         prepared: PreparedCentroids,
         previous: tuple[Int32, Float64] | None = None,
         first_cluster: int = 0,
+        guesses: Int32 | None = None,
     ) -> tuple[Int32, Float64]:
-        """Label and formula value of each row."""
-        return nearest.nearest(self._device, self._bytes(), rows, prepared, previous, first_cluster)
+        """Label and formula value of each row; ``guesses`` save nothing here."""
+        return nearest.nearest(self._device, self._bytes(), rows, prepared, previous, first_cluster, self._choice)
+
+    def relabel(
+        self,
+        rows: Array,
+        prepared: PreparedCentroids,
+        labels: Int32 | None = None,
+        floors: Float32 | None = None,
+        margin: float = 0.0,
+    ) -> tuple[Int32, Float64, Float32]:
+        """Label and formula value of each row, all searched for anew, and the lowest of all floors: 0.
+
+        Picking the rows that need a search would leave a device waiting for most of its work.
+        """
+        found, values = self.nearest(rows, prepared)
+        return found, values, np.zeros(len(found), dtype=np.float32)
 
     def nearest_workspace_bytes(self, rows: int, dims: int, clusters: int) -> int:
         """Bytes of host memory one call of :meth:`nearest` uses beside its arguments and results."""
@@ -107,7 +132,7 @@ class GpuBackend:
     def nearest_device_bytes(self, rows: int, dims: int, clusters: int) -> int:
         """Bytes of device memory for centroids and :meth:`nearest`, uploaded rows aside; an upper bound."""
         return prepare.prepared_device_bytes(clusters, dims) + nearest.nearest_device_bytes(
-            rows, dims, clusters, self._workspace
+            rows, dims, clusters, self._workspace, self._choice.routes
         )
 
     def statistics(self, rows: Array, metric: str = "l2", first_row: int = 0) -> Statistics:
@@ -117,7 +142,7 @@ class GpuBackend:
     def cluster_sums(
         self, rows: Array, labels: Int32, metric: str, fixed_point: FixedPoint, clusters: int
     ) -> ClusterSums:
-        """Exact sums of a block's rows by cluster."""
+        """Exact sums of a block's rows by cluster; they stay on the device until read, where there is room."""
         return device_sums.cluster_sums(self._device, self._bytes(), rows, labels, metric, fixed_point, clusters)
 
     def quantise(self, rows: Array, quantiser: Quantiser, metric: str) -> Array:
@@ -133,40 +158,6 @@ class GpuBackend:
             return max(1, min(self._workspace, self._device.free_bytes() // 2))
 
 
-def check_arithmetic(device: Device) -> None:
-    """Try on the device what the certificate takes for granted: float32 products, and a formula without contraction.
-
-    TF32, which cuBLAS can be told to use from outside, keeps 11 bits of each operand and misses the bound a
-    thousandfold.
-
-    Raises
-    ------
-    InputError
-        The device's arithmetic is another.
-    """
-    rng = np.random.default_rng(0)
-    left, right = (np.zeros((_CHECK_ROWS, _CHECK_DIMS), dtype=np.float32) for _ in range(2))
-    # Three products that are not zero, far apart: their sum errs by 3 units in the last place at most.
-    places = np.array([0, _CHECK_DIMS // 2, _CHECK_DIMS - 1])
-    left[:, places], right[:, places] = rng.standard_normal((2, _CHECK_ROWS, 3))
-    exact = left.astype(np.float64) @ right.astype(np.float64).T
-    scale = np.abs(left).astype(np.float64) @ np.abs(right).astype(np.float64).T
-    x, c = (rng.standard_normal((_CHECK_ROWS, 33)).astype(np.float32) for _ in range(2))
-    both = np.arange(_CHECK_ROWS)
-    with device.session():
-        out = device.empty((_CHECK_ROWS, _CHECK_ROWS), np.float32)
-        device.product(device.upload(left), device.upload(right), out)
-        products = device.download(out)
-    found = pairs.squared_distances_of_pairs(device, MEBIBYTE, x, both, c, both, "l2")
-    wrong = []
-    if not (np.abs(products - exact) <= 3.01 * 2.0**-24 * scale).all():
-        wrong.append("its float32 matrix products are not of float32 precision (see NVIDIA_TF32_OVERRIDE)")
-    if not np.array_equal(found, formula.squared_distances_of_pairs(x, both, c, both, "l2")):
-        wrong.append("its float64 arithmetic is not the processor's")
-    if wrong:
-        raise InputError(f"device gpu: {device.name} gives other results: {' and '.join(wrong)}; use --device cpu")
-
-
 @cache
 def gpu_backend() -> GpuBackend:
     """The one backend of this process: its kernels are compiled once, and its calls take turns."""
@@ -174,4 +165,4 @@ def gpu_backend() -> GpuBackend:
 
     device = open_device()
     check_arithmetic(device)
-    return GpuBackend(device)
+    return GpuBackend(device, routes=trusted_routes(device))

@@ -1,52 +1,58 @@
-"""Certified nearest centroids on a device: the search whose derivation is in kernels/cpu/nearest.py.
+"""Certified nearest centroids on a device.
 
-The bound there holds for any order of a product's additions, with or without fused multiply-adds and with products that
-underflow flushed to zero, hence for cuBLAS in float32. A tile of rows meets the columns tile by tile: product; smallest
-score of each group of columns, which lowers each row's upper bound; candidates into the row's list. What is left in the
-lists goes through the formula. A row whose list overflows even after pruning (more centroids alike than it has room
-for), or too far out for float32 scores, goes through the formula with all centroids: memory depends on neither.
+A tile of rows is screened by the route that is fastest here (choice.py): scores of limited precision, a rigorous bound
+(bound.py), and a short list of the centroids that could still be nearest, all of which go through the formula. Rows
+whose list overflowed (more centroids alike than it has room for) are screened again by float32 products, whose bound is
+some thousand times narrower; what even that leaves, and rows too far out for float32 scores, goes through the formula
+with all centroids. Memory depends on neither.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Hashable
+from dataclasses import dataclass
+
 import numpy as np
 
-from streamcurate.kernels.cpu.nearest import _FARTHEST, _error_terms
 from streamcurate.kernels.gpu.blocks import MEBIBYTE, Tile, checked, parts, rows_per_tile, whole
-from streamcurate.kernels.gpu.interface import Device, DeviceArray
-from streamcurate.kernels.gpu.prepare import GROUP, LARGEST_COLUMNS, DeviceCentroids
+from streamcurate.kernels.gpu.choice import TRIAL_ROWS, RouteChoice
+from streamcurate.kernels.gpu.interface import SINGLE, Device, DeviceArray
+from streamcurate.kernels.gpu.prepare import DeviceCentroids, layout_of
+from streamcurate.kernels.gpu.screen import ROOM, RouteError, Shape, screen, shape_of
 from streamcurate.kernels.metric import Array, Float64, Int32
 from streamcurate.kernels.prepared_centroids import PreparedCentroids
 
-_ROOM = 16  # candidates in a row's list
-_SMALLEST_TILE = 256  # fewer columns are taken at a time before fewer rows than these
-_LIST_BYTES = _ROOM * (4 + 8)
-_ROW_BYTES = 4 + 8 + 8 + 8 + 8 + 1 + 4 + 4  # label, value, norm, reach, upper bound, wild, length, pending
+_DIRECT = "direct"
+_ROW_BYTES = 4 + 8 + 8  # label, value, norm
 _PART_BYTES = 4 + 8  # label and value of a chunk of clusters
 _SMALLEST_CHUNK = 16  # clusters
 
 
-def search_tile(dims: int, itemsize: int, clusters: int, direct: bool, workspace: int) -> tuple[int, int]:
-    """(rows, columns) of one tile, whose arrays take ``workspace`` bytes or less."""
-    row = _ROW_BYTES + itemsize * dims + _PART_BYTES
-    if direct:
-        return rows_per_tile(workspace, row), 0
-    row += _LIST_BYTES + 4 * dims
-    columns = min(-(-clusters // GROUP) * GROUP, LARGEST_COLUMNS)
-    while columns > GROUP and _SMALLEST_TILE * (row + _score_bytes(columns)) > workspace:
-        columns = max(GROUP, columns // 2 // GROUP * GROUP)
-    return rows_per_tile(workspace, row + _score_bytes(columns)), columns
+@dataclass(frozen=True)
+class Search:
+    """What all tiles of one call share."""
+
+    device: Device
+    prepared: DeviceCentroids
+    workspace: int
+    first_cluster: int
+
+    def shape(self, route: str, itemsize: int) -> Shape:
+        """How much of rows of this kind is done at a time by this route."""
+        dims, clusters = self.prepared.dims, self.prepared.clusters
+        row = _ROW_BYTES + itemsize * dims + _PART_BYTES
+        if route == _DIRECT:
+            return Shape(rows_per_tile(self.workspace // 2, row), 0, 0, row, self.workspace // 4)
+        return shape_of(route, dims, clusters, row, self.workspace, self.device.cache_bytes)
 
 
-def _score_bytes(columns: int) -> int:
-    return 4 * columns + 4 * columns // GROUP
-
-
-def nearest_device_bytes(rows: int, dims: int, clusters: int, workspace: int) -> int:
+def nearest_device_bytes(rows: int, dims: int, clusters: int, workspace: int, routes: tuple[str, ...]) -> int:
     """Bytes of device memory one call of :func:`nearest` takes beside prepared centroids and uploaded rows."""
-    row = _ROW_BYTES + 4 * dims + _PART_BYTES + _LIST_BYTES + 4 * dims
-    _, columns = search_tile(dims, 4, clusters, False, workspace)
-    return min(max(workspace, row + _score_bytes(columns)), max(1, rows) * (row + _score_bytes(columns))) + MEBIBYTE
+    row = _ROW_BYTES + 4 * dims + _PART_BYTES
+    shapes = [shape_of(route, dims, clusters, row, workspace, workspace) for route in routes]
+    largest = max(shape.fixed_bytes + min(shape.rows, max(1, rows)) * shape.row_bytes for shape in shapes)
+    return largest + MEBIBYTE
 
 
 def nearest(
@@ -56,8 +62,12 @@ def nearest(
     prepared: PreparedCentroids,
     previous: tuple[Int32, Float64] | None = None,
     first_cluster: int = 0,
+    choice: RouteChoice | None = None,
 ) -> tuple[Int32, Float64]:
-    """See kernels/cpu/nearest.py; ``workspace``: the device memory a tile's arrays may take."""
+    """See kernels/cpu/nearest.py; ``workspace``: the device memory a tile's arrays may take.
+
+    ``choice``: what earlier calls measured; without it the device's first route is taken.
+    """
     if not isinstance(prepared, DeviceCentroids):
         raise TypeError("these centroids were prepared for another device")
     rows = checked(device, rows)
@@ -68,113 +78,114 @@ def nearest(
     if previous is not None:
         labels[:] = previous[0]
         values[:] = np.where(labels < 0, np.inf, previous[1])
+    search = Search(device, prepared, workspace, first_cluster)
+    if choice is None:
+        choice = RouteChoice(device.routes)
     with device.session():
-        step, columns = search_tile(prepared.dims, rows.dtype.itemsize, prepared.clusters, prepared.direct, workspace)
-        for part in parts(len(rows), step):
-            _answer(device, workspace, columns, rows[part], prepared, labels[part], values[part], first_cluster)
+        if prepared.direct:
+            for part in parts(len(rows), search.shape(_DIRECT, rows.dtype.itemsize).rows):
+                _answer(search, _DIRECT, rows[part], labels[part], values[part])
+            return labels, values
+        kind = (rows.dtype.name, prepared.dims, prepared.metric, prepared.clusters.bit_length())
+        start = 0
+        while start < len(rows):
+            start += _next_tile(search, choice, kind, rows[start:], labels[start:], values[start:])
     return labels, values
 
 
-def _answer(
-    device: Device,
-    workspace: int,
-    columns: int,
-    rows: Array,
-    prepared: DeviceCentroids,
-    labels: Int32,
-    values: Float64,
-    first_cluster: int,
-) -> None:
-    tile = whole(device, rows, prepared.metric)
-    found = _Answer(device.upload(labels), device.upload(values))
-    pending: Int32 = np.arange(tile.count, dtype=np.int32)
-    if not prepared.direct:
-        pending = _screen(device, tile, prepared, columns, found, first_cluster)
+def _next_tile(search: Search, choice: RouteChoice, kind: Hashable, rows: Array, labels: Int32, values: Float64) -> int:
+    """Answer the first of these rows, and return how many: by the fastest route, or by one still to be measured."""
+    route, trial = choice.settled(kind), None
+    if route is None:
+        trial = choice.untried(kind) if len(rows) >= TRIAL_ROWS else None
+        route = trial or choice.routes[0]
+    count = min(len(rows), TRIAL_ROWS) if trial else len(rows)
+    step = search.shape(route, rows.dtype.itemsize).rows
+    if trial:
+        search.device.synchronize()
+    else:
+        count = min(count, step)
+    began = time.perf_counter()
+    try:
+        for part in parts(count, step):
+            _answer(search, route, rows[part], labels[part], values[part])
+    except RouteError:
+        # What was answered is right and stays; the rest is answered again.
+        choice.forbid(route)
+        return 0
+    if trial:
+        choice.record(kind, trial, (time.perf_counter() - began) / count)
+    return count
+
+
+def _answer(search: Search, route: str, rows: Array, labels: Int32, values: Float64) -> None:
+    tile = whole(search.device, rows, search.prepared.metric)
+    pending = np.arange(tile.count, dtype=np.int32)
+    if route != _DIRECT:
+        pending = _screened(search, route, tile, labels, values)
     if len(pending):
-        _direct(device, tile, prepared, pending, found, first_cluster, workspace)
-    labels[:] = device.download(found.labels)
-    values[:] = device.download(found.values)
+        _rest(search, _DIRECT if route in (SINGLE, _DIRECT) else SINGLE, tile, pending, labels, values)
 
 
-class _Answer:
-    """Labels and values of a tile's rows so far, on the device."""
+def _rest(search: Search, route: str, tile: Tile, pending: Int32, labels: Int32, values: Float64) -> None:
+    """Answer the listed rows by another route, side by side, so many at a time that they fit."""
+    device, dims = search.device, tile.dims
+    # The tile itself still takes its share of the workspace.
+    within = Search(device, search.prepared, max(1, search.workspace // 2), search.first_cluster)
+    step = within.shape(route, tile.rows.dtype.itemsize).rows
 
-    def __init__(self, labels: DeviceArray, values: DeviceArray) -> None:
-        self.labels = labels
-        self.values = values
+    def answer(listed: Int32) -> None:
+        some_labels, some_values = labels[listed], values[listed]
+        if route == _DIRECT:
+            _direct(within, tile, listed, some_labels, some_values)
+        else:
+            on_device = device.upload(listed)
+            gathered = device.empty((len(listed), dims), tile.rows.dtype)
+            device.launch(tile.kernel("gather"), len(listed) * dims, tile.rows, on_device, len(listed), dims, gathered)
+            _answer(within, route, gathered, some_labels, some_values)
+        labels[listed], values[listed] = some_labels, some_values
+
+    for part in parts(len(pending), step):
+        answer(pending[part])
 
 
-def _screen(
-    device: Device, tile: Tile, prepared: DeviceCentroids, columns: int, found: _Answer, first_cluster: int
-) -> Int32:
+def _screened(search: Search, route: str, tile: Tile, labels: Int32, values: Float64) -> Int32:
     """Answer all rows but those listed in the result."""
-    count, dims = tile.count, tile.dims
-    terms = _error_terms(dims)
-    reach = device.empty((count,), np.float64)
-    upper = device.empty((count,), np.int64)
-    wild = device.empty((count,), np.uint8)
-    device.launch(
-        tile.kernel("row_bounds"), count, tile.rows, tile.norms, tile.unit, count, dims, prepared.origin,
-        prepared.scale, _FARTHEST, found.labels, found.values, reach, upper, wild,
-    )  # fmt: skip
-    shifted = device.empty((count, dims), np.float32)
-    device.launch(
-        tile.kernel("shift_rows"), count * dims, tile.rows, tile.norms, tile.unit, count, dims, prepared.origin,
-        prepared.scale, wild, shifted,
-    )  # fmt: skip
-    candidates = device.empty((_ROOM, count), np.int32)
-    lower = device.empty((_ROOM, count), np.float64)
-    length = device.zeros((count,), np.int32)
-    padded = len(prepared.norms)
-    scores_memory = device.empty((min(columns, padded), count), np.float32)
-    minima = device.empty((min(columns, padded) // GROUP, count), np.float32)
-    for start in range(0, padded, columns):
-        part = slice(start, min(start + columns, padded))
-        scores = scores_memory[: part.stop - start]
-        groups = (part.stop - start) // GROUP
-        norms, order = prepared.norms[part], prepared.order[part]
-        bounds = prepared.bounds[start // GROUP : part.stop // GROUP]
-        device.product(prepared.columns[part], shifted, scores)
-        device.launch(
-            "group_minima", groups * count, scores, norms, bounds, reach, groups, count, *terms, minima, upper
-        )
-        device.launch(
-            "collect", groups * count, minima, scores, norms, order, bounds, reach, upper, groups, count, _ROOM,
-            *terms, candidates, lower, length,
-        )  # fmt: skip
-        device.launch("prune", count, upper, count, _ROOM, candidates, lower, length)
+    device, prepared, count = search.device, search.prepared, tile.count
+    layout = layout_of(device, prepared, route, tile.rows.dtype)
+    own_labels, own_values = device.upload(labels), device.upload(values)
+    shape = search.shape(route, tile.rows.dtype.itemsize)
+    bounds = screen(device, tile, prepared, layout, shape, own_labels, own_values)
     pending = device.empty((count,), np.int32)
     pending_count = device.zeros((1,), np.int32)
     device.launch(
-        tile.kernel("settle"), count, tile.rows, tile.norms, tile.unit, count, dims, prepared.resident, candidates,
-        lower, length, upper, wild, _ROOM, first_cluster, found.labels, found.values, pending, pending_count,
+        tile.kernel("settle"), count, tile.rows, tile.norms, tile.unit, count, tile.dims, prepared.resident,
+        bounds.found, bounds.lower, bounds.length, bounds.upper, bounds.wild, ROOM, search.first_cluster, own_labels,
+        own_values, pending, pending_count,
     )  # fmt: skip
-    listed: Int32 = device.download(pending[: int(device.download(pending_count)[0])])
+    labels[:] = device.download(own_labels)
+    values[:] = device.download(own_values)
+    # Blocks list their rows in any order.
+    listed: Int32 = np.sort(device.download(pending[: int(device.download(pending_count)[0])]))
     return listed
 
 
-def _direct(
-    device: Device,
-    tile: Tile,
-    prepared: DeviceCentroids,
-    listed: Int32,
-    found: _Answer,
-    first_cluster: int,
-    workspace: int,
-) -> None:
+def _direct(search: Search, tile: Tile, listed: Int32, labels: Int32, values: Float64) -> None:
     """The formula of the listed rows with all centroids, chunks of clusters side by side."""
+    device, prepared = search.device, search.prepared
     count, clusters = len(listed), prepared.clusters
-    chunks = max(1, min(-(-clusters // _SMALLEST_CHUNK), workspace // (4 * _PART_BYTES * count)))
+    chunks = max(1, min(-(-clusters // _SMALLEST_CHUNK), search.workspace // (4 * _PART_BYTES * count)))
     chunk = -(-clusters // chunks)
     chunks = -(-clusters // chunk)
-    on_device = device.upload(listed)
-    part_labels = device.empty((chunks, count), np.int32)
-    part_values = device.empty((chunks, count), np.float64)
+    on_device, own_labels, own_values = (device.upload(array) for array in (listed, labels, values))
+    part_labels: DeviceArray = device.empty((chunks, count), np.int32)
+    part_values: DeviceArray = device.empty((chunks, count), np.float64)
     device.launch(
         tile.kernel("direct"), chunks * count, tile.rows, tile.norms, tile.unit, tile.dims, on_device, count,
         prepared.resident, clusters, chunk, chunks, part_labels, part_values,
     )  # fmt: skip
     device.launch(
-        "merge_chunks", count, part_labels, part_values, chunks, on_device, count, first_cluster, found.labels,
-        found.values,
-    )  # fmt: skip
+        "merge_chunks", count, part_labels, part_values, chunks, count, search.first_cluster, own_labels, own_values
+    )
+    labels[:] = device.download(own_labels)
+    values[:] = device.download(own_values)

@@ -13,11 +13,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tensor_core_emulation import fused_screen, rough_product, tensor_product
 
 from streamcurate.errors import InputError
 from streamcurate.kernels.gpu.backend import WORKSPACE, GpuBackend
+from streamcurate.kernels.gpu.bound import single_kappa
 from streamcurate.kernels.gpu.device import open_device
+from streamcurate.kernels.gpu.interface import FUSED, HALF, SINGLE, THREADS
 from streamcurate.kernels.gpu.source import cuda_source
+from streamcurate.kernels.gpu.trust import trusted_routes
 
 _KERNEL = re.compile(r'extern "C" __attribute__\(\(used\)\) void (\w+)\(([^)]*)\)')
 _POINTERS = {
@@ -25,16 +29,18 @@ _POINTERS = {
     "unsigned long long": np.int64, "unsigned char": np.uint8, "signed char": np.int8, "Half": np.float16,
 }  # fmt: skip
 _LAUNCHER = """
-extern "C" void launch_{name}(long long threads, long long backwards, {parameters}) {{
+extern "C" void launch_{name}(long long threads, long long last_first, {parameters}) {{
     blockDim.x = 256;
+    backwards = (int)last_first;
     for (long long n = 0; n < threads; n++) {{
-        long long t = backwards ? threads - 1 - n : n;
+        long long t = last_first ? threads - 1 - n : n;
         blockIdx.x = (unsigned int)(t / 256);
         threadIdx.x = (unsigned int)(t % 256);
         {name}({arguments});
     }}
 }}
 """
+_LARGEST_EMULATED = 2**20  # multiplications of one product
 _GUARD = 64  # bytes around every array that no kernel may write to
 
 
@@ -54,7 +60,8 @@ class HostKernels:
             text += _LAUNCHER.format(name=name, parameters=listed, arguments=arguments)
         source.write_text(text)
         options = ["-std=c++17", "-O2", "-ffp-contract=off", "-fPIC", "-shared", "-Wall", "-Werror"]
-        subprocess.run([compiler, *options, "-Wno-unused-function", source, "-o", library], check=True)
+        options += ["-Wno-unused-function", "-Wno-unknown-pragmas"]
+        subprocess.run([compiler, *options, source, "-o", library], check=True)
         self.library = ctypes.CDLL(str(library))
 
 
@@ -84,6 +91,8 @@ class HostDevice:
     """
 
     name = "host"
+    routes = (FUSED, HALF, SINGLE)
+    cache_bytes = 2**20
 
     def __init__(self, kernels: HostKernels, memory: int, rough: bool, backwards: bool) -> None:
         self.total_bytes = memory
@@ -133,7 +142,8 @@ class HostDevice:
 
     def upload(self, array: np.ndarray) -> HostArray:
         assert type(array) is np.ndarray
-        copy = self.empty(array.shape, array.dtype)
+        with self.session():
+            copy = self.empty(array.shape, array.dtype)
         copy._array[...] = array
         return copy
 
@@ -143,17 +153,51 @@ class HostDevice:
 
     def product(self, left: HostArray, right: HostArray, out: HostArray) -> None:
         x, w = left._array, right._array
-        assert x.dtype == w.dtype == out.dtype == np.float32
-        assert out.shape == (len(x), len(w))
+        assert self._depth, "outside a session"
+        assert x.dtype == w.dtype
+        assert out.dtype == np.float32
+        assert out._array.size == len(x) * len(w)
+        result = out._array.reshape(len(x), len(w))
+        if x.dtype == np.float16:
+            result[...] = self.half_product(x, w)
+            return
+        assert x.dtype == np.float32
         if not self._rough:
-            np.dot(x, w.T, out=out._array)
+            np.dot(x, w.T, out=result)
             return
         x, w = (np.where(np.abs(m) < 2.0**-126, 0, m).astype(np.float64) for m in (x, w))
         unit, dims = 2.0**-24, x.shape[1]
-        # Rounding to float32 below adds one unit.
-        size = (dims * unit / (1 - dims * unit) - 1.01 * unit) * 0.999 * (np.abs(x) @ np.abs(w).T)
+        # The operands' own rounding is in kappa as well, as d of d + 4; rounding to float32 below adds one unit.
+        size = (single_kappa(dims - 4) - 1.01 * unit) * 0.999 * (np.abs(x) @ np.abs(w).T)
         signs = np.random.default_rng(len(x)).choice([-1.0, 1.0], size.shape)
-        out._array[...] = x @ w.T + np.maximum(size, 0) * signs
+        result[...] = x @ w.T + np.maximum(size, 0) * signs
+
+    def half_product(self, x: np.ndarray, w: np.ndarray) -> np.ndarray:
+        if self._rough:
+            return rough_product(x, w)
+        # Whole float32 sums are within the bound as well, and quick.
+        large = len(x) * w.size > _LARGEST_EMULATED
+        return x.astype(np.float32) @ w.astype(np.float32).T if large else tensor_product(x, w)
+
+    def blocks(self, items: int, items_a_block: int) -> int:
+        return -(-items // items_a_block) * THREADS
+
+    def fused_screen(self, blocks: int, shared_bytes: int, *arguments) -> None:
+        assert self._depth, "outside a session"
+        self.launched.append("fused_screen")
+        assert shared_bytes <= 227 * 1024 - 1024
+        parameters = self._kernels.parameters["fused_screen"]
+        for argument, (kind, what) in zip(arguments, parameters, strict=True):
+            if kind.endswith("*"):
+                assert argument.dtype == _POINTERS[kind.removesuffix("*").strip()], what
+            else:
+                assert type(argument) is {"long long": int, "double": float}[kind], what
+        taken = [argument._array if isinstance(argument, HostArray) else argument for argument in arguments]
+        assert blocks * 128 == len(taken[0])
+        fused_screen(self.half_product, *taken)
+
+    def synchronize(self) -> None:
+        assert self._depth, "outside a session"
 
     def launch(self, kernel: str, count: int, *arguments) -> None:
         assert self._depth, "outside a session"
@@ -194,15 +238,18 @@ def make_backend(request):
     if request.param == "host":
         kernels = request.getfixturevalue("host_kernels")
 
-        def make(workspace=WORKSPACE, memory=2**34, rough=False, backwards=False):
-            return GpuBackend(HostDevice(kernels, memory, rough, backwards), workspace)
+        def make(workspace=WORKSPACE, memory=2**34, rough=False, backwards=False, route=None):
+            return GpuBackend(HostDevice(kernels, memory, rough, backwards), workspace, route and (route,))
 
         return make
     try:
         device = open_device()
     except InputError as error:
         pytest.skip(str(error))
-    return lambda workspace=WORKSPACE, **_: GpuBackend(device, workspace)
+    routes = trusted_routes(device)
+    return lambda workspace=WORKSPACE, route=None, **_: GpuBackend(
+        device, workspace, (route,) if route in routes else routes
+    )
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,5 @@
-// What the kernels use of CUDA, for a host compiler: the same source, one thread after the other.
+// What the kernels use of CUDA, for a host compiler: the same source, one thread after the other. A kernel whose blocks
+// work together runs once a block, its phases as loops over the block's threads.
 // Compile without contraction (-ffp-contract=off), so that +, - and * are the intrinsics they stand for.
 
 #include <math.h>
@@ -7,11 +8,20 @@
 #define __device__
 #define __forceinline__ inline
 #define __global__ __attribute__((used))
+#define __launch_bounds__(...)
+#define __shared__ static thread_local
 
 struct Place {
     unsigned int x;
 };
 static thread_local Place blockIdx, blockDim, threadIdx;
+static thread_local int backwards;
+
+#define EACH_THREAD(t) for (int n_##t = 0, t = backwards * 255; n_##t < 256; n_##t++, t += 1 - 2 * backwards)
+#define OWN(type, name) static thread_local type name[256]
+#define MY(name, t) name[t]
+#define ONCE_A_BLOCK if (threadIdx.x != 0) return;
+#define MEET
 
 static inline double __dadd_rn(double a, double b) { return a + b; }
 static inline double __dsub_rn(double a, double b) { return a - b; }
@@ -20,6 +30,7 @@ static inline double __ddiv_rn(double a, double b) { return a / b; }
 static inline double __dsqrt_rn(double a) { return sqrt(a); }
 static inline float __fadd_rn(float a, float b) { return a + b; }
 static inline float __fmul_rn(float a, float b) { return a * b; }
+static inline float __fmaf_rn(float a, float b, float c) { return fmaf(a, b, c); }
 static inline float __double2float_rn(double a) { return (float)a; }
 
 template <typename To, typename From>

@@ -11,8 +11,11 @@ import pytest
 
 from streamcurate import kernels
 from streamcurate.errors import InputError
-from streamcurate.kernels.gpu.backend import GpuBackend, check_arithmetic
+from streamcurate.kernels.gpu import trust
+from streamcurate.kernels.gpu.backend import GpuBackend
 from streamcurate.kernels.gpu.device import open_device
+from streamcurate.kernels.gpu.interface import FUSED, HALF, SINGLE
+from streamcurate.kernels.gpu.trust import check_arithmetic, fused_screen_holds, half_products_hold, trusted_routes
 
 
 class FakeRuntimeError(RuntimeError):
@@ -27,18 +30,17 @@ def fake_cupy(count=1, capability="90", failure=None, broken=None):
             raise FakeRuntimeError(failure)
         return count
 
-    def raw_module(**_):
+    def create_program(*_):
         raise broken
 
     cupy = types.ModuleType("cupy")
-    cupy.RawModule = raw_module
     cupy.get_default_memory_pool = object
     cupy.cuda = types.SimpleNamespace(
         runtime=types.SimpleNamespace(
             getDeviceCount=device_count, CUDARuntimeError=FakeRuntimeError, runtimeGetVersion=lambda: 13020
         ),
         Device=lambda number: types.SimpleNamespace(compute_capability=capability),
-        compiler=types.SimpleNamespace(CompileException=type("CompileException", (Exception,), {})),
+        nvrtc=types.SimpleNamespace(createProgram=create_program, getVersion=lambda: (13, 0)),
     )
     return cupy
 
@@ -59,7 +61,8 @@ def fake_cupy(count=1, capability="90", failure=None, broken=None):
         ),
     ],
 )
-def test_what_is_missing_is_named(monkeypatch, cupy, message):
+def test_what_is_missing_is_named(monkeypatch, tmp_path, cupy, message):
+    monkeypatch.setenv("CUPY_CACHE_DIR", str(tmp_path))
     if cupy is None:
         # None in sys.modules: the import fails as that of a package that is not installed.
         monkeypatch.setitem(sys.modules, "cupy", None)
@@ -104,6 +107,54 @@ def test_arithmetic_is_checked(make_host_device):
         check_arithmetic(device)
 
 
+def test_a_device_that_flushes_subnormals_is_refused(make_host_device):
+    device = make_host_device()
+
+    def flushing(kernel, count, *arguments):
+        if kernel == "pair_values_float16":
+            bits = arguments[0]._array.view(np.uint16)
+            bits[(bits & 0x7C00) == 0] = 0
+        type(device).launch(device, kernel, count, *arguments)
+
+    device.launch = flushing
+    with pytest.raises(InputError, match="float64 arithmetic is not the processor's"):
+        check_arithmetic(device)
+
+
+def test_routes_are_tried_before_they_are_trusted(make_host_device, monkeypatch):
+    device = make_host_device()
+    assert trusted_routes(device) == (FUSED, HALF, SINGLE)
+    assert device.used == 0
+    whole = device.half_product
+
+    def flushing(x, w):
+        x, w = (np.where(np.abs(m) < 2.0**-14, np.float16(0), m) for m in (x, w))
+        return whole(x, w)
+
+    def short(x, w):
+        # Sums kept in 13 bits, as some hardware keeps those of 8-bit factors.
+        total = np.zeros((len(x), len(w)), np.float32)
+        for first in range(0, x.shape[1], 16):
+            total += whole(x[:, first : first + 16], w[:, first : first + 16])
+            total = (total.view(np.uint32) & np.uint32(0xFFFFFC00)).view(np.float32)
+        return total
+
+    for wrong in (flushing, short):
+        device.half_product = wrong
+        assert not half_products_hold(device)
+    del device.half_product
+
+    def forgetful(blocks, shared_bytes, *arguments):
+        type(device).fused_screen(device, blocks, shared_bytes, *arguments)
+        lengths = arguments[-2]._array
+        lengths[5:9] = 0
+
+    device.fused_screen = forgetful
+    assert not fused_screen_holds(device)
+    monkeypatch.setattr(trust, "half_products_hold", lambda device: False)
+    assert trusted_routes(device) == (SINGLE,)
+
+
 def test_the_device_is_described(make_backend):
     backend = make_backend()
     assert backend.name == "gpu"
@@ -131,4 +182,6 @@ def test_a_real_device_passes_the_check():
     except InputError as error:
         pytest.skip(str(error))
     check_arithmetic(device)
+    # All it has: should one fail its trial, the search is right without it, and slower.
+    assert trusted_routes(device) == device.routes
     assert kernels.get_backend("gpu") is kernels.get_backend("gpu")

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
+import itertools
+import pickle
 
 import numpy as np
 import pytest
@@ -11,6 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from streamcurate import kernels
+from streamcurate.kernels.gpu.backend import GpuBackend
+from streamcurate.kernels.gpu.device_sums import DeviceSums
 
 METRICS = st.sampled_from(["l2", "cosine"])
 DTYPES = st.sampled_from([np.float16, np.float32])
@@ -72,6 +77,45 @@ def test_many_rows_in_one_cluster(make_backend):
         np.testing.assert_array_equal(
             make_backend().mean_centroids(sums, metric, previous), kernels.mean_centroids(expected, metric, previous)
         )
+
+
+@pytest.mark.parametrize("dense_fits", [True, False])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_sums_of_blocks_are_added_on_the_device(make_host_device, dense_fits, metric):
+    rng = np.random.default_rng(0)
+    device = make_host_device(memory=2**24 if dense_fits else 2**20)
+    clusters = 2000
+    blocks = [rng.standard_normal((count, 9)).astype(np.float32) for count in (50, 300, 7)]
+    labels = [rng.integers(-1, clusters, len(block)).astype(np.int32) for block in blocks]
+    fixed = dataclasses.replace(kernels.statistics(np.concatenate(blocks), metric), rows=2**40).fixed_point(metric)
+    expected = kernels.ClusterSums.empty(clusters, 9, fixed)
+    backend = GpuBackend(device)
+    parts = []
+    for block, own in zip(blocks, labels, strict=True):
+        expected = expected.combine(kernels.cluster_sums(block, own, metric, fixed, clusters))
+        parts.append(backend.cluster_sums(block, own, metric, fixed, clusters))
+    assert all(isinstance(part, DeviceSums) for part in parts)
+    total = parts[0].combine(parts[1])
+    assert isinstance(total, DeviceSums) == dense_fits
+    # In either order, and with sums that are not on the device.
+    total = parts[2].combine(total)
+    for found in (total, total.dense(), pickle.loads(pickle.dumps(total))):
+        assert found.ids is None
+        np.testing.assert_array_equal(found.limbs, expected.limbs)
+        np.testing.assert_array_equal(found.counts, expected.counts)
+    assert type(total.dense()) is type(pickle.loads(pickle.dumps(parts[0]))) is kernels.ClusterSums
+    plain = kernels.cluster_sums(blocks[0], labels[0], metric, fixed, clusters)
+    for found in (plain.combine(parts[1]), parts[1].combine(plain)):
+        np.testing.assert_array_equal(found.limbs, parts[0].dense().combine(parts[1]).limbs)
+    for one, less in itertools.product((plain, parts[0]), (parts[1], parts[1].plain())):
+        found = one.minus(less)
+        np.testing.assert_array_equal(found.combine(less).limbs, parts[0].dense().limbs)
+    other = backend.cluster_sums(blocks[0], np.zeros(50, np.int32), metric, fixed, 1)
+    with pytest.raises(ValueError, match="cannot be combined"):
+        other.combine(parts[0])
+    del total, found, other, parts, one, less
+    gc.collect()
+    assert device.used == 0
 
 
 def test_sums_refused(make_backend):
@@ -196,12 +240,13 @@ def test_memory_is_bounded_whatever_the_rows(make_host_device):
     quantiser = kernels.Quantiser.for_statistics(seen, "cosine")
     small = kernels.quantise(x, quantiser, "cosine")
     for call in (
-        lambda device: sums.cluster_sums(device, workspace, x, labels, "l2", fixed, 3000),
+        # Sums that are not kept on the device.
+        lambda device: sums.cluster_sums(device, workspace, x, labels, "l2", fixed, 3000).limbs,
         lambda device: statistics_module.statistics(device, workspace, x, "cosine"),
         lambda device: integers.quantise(device, workspace, x, quantiser, "cosine"),
         lambda device: integers.quantised_distances(device, workspace, small, small[:2000]),
     ):
-        device = make_host_device()
+        device = make_host_device(memory=2**23)
         call(device)
         assert workspace / 8 < device.most_used <= 1.05 * workspace
         assert device.used == 0

@@ -8,8 +8,8 @@ import subprocess
 
 import pytest
 
-from streamcurate.kernels.gpu import prepare
-from streamcurate.kernels.gpu.source import OPTIONS, cuda_source
+from streamcurate.kernels.gpu import interface, prepare, screen
+from streamcurate.kernels.gpu.source import OPTIONS, architecture, cuda_source
 
 
 @pytest.mark.parametrize("architecture", ["compute_80,code=sm_80", "compute_90a,code=sm_90a"])
@@ -32,5 +32,17 @@ def test_options_forbid_contraction():
     assert not any("fast" in option for option in OPTIONS)
 
 
-def test_groups_are_as_long_as_the_kernels_take_them():
-    assert re.findall(r"#define GROUP (\d+)", cuda_source()) == [str(prepare.GROUP)]
+def test_targets():
+    assert [architecture(capability) for capability in (80, 90, 120)] == ["sm_80", "sm_90a", "sm_120"]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("GROUP", prepare.GROUP), ("PANEL_ROWS", prepare.PANEL_ROWS), ("PANEL_COLUMNS", prepare.PANEL_COLUMNS),
+        ("THREADS", interface.THREADS), ("MOST_STAGES", screen._MOST_STAGES),
+        ("PER_THREAD", prepare.LARGEST_COLUMNS // prepare.GROUP // (interface.THREADS // 32)),
+    ],
+)  # fmt: skip
+def test_sizes_are_as_the_kernels_take_them(name, value):
+    assert re.findall(rf"#define {name} (\d+)", cuda_source()) == [str(value)]
