@@ -21,7 +21,8 @@ from streamcurate.storage import (
     open_array,
     open_group_attributes,
 )
-from streamcurate.streaming.source import HeldRows, MemoryRows, RowSource, StoredRows
+from streamcurate.streaming.buffers import Allocator
+from streamcurate.streaming.source import HeldRows, MemoryRows, RowSource, StoredRows, read_into
 
 ARRAY_NAME = "embeddings"
 IDS_NAME = "ids"
@@ -102,6 +103,10 @@ class Embeddings:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``, shape (stop - start, dims), C-contiguous."""
         return self._source.read(start, stop)
+
+    def read_into(self, allocator: Allocator, start: int, stop: int) -> NDArray[Any]:
+        """The same rows; read from files, they lie in memory of ``allocator``, a function like ``numpy.empty``."""
+        return read_into(self._source, allocator, start, stop)
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Single rows, given in ascending order; shape (len(rows), dims)."""

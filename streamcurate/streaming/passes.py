@@ -214,8 +214,12 @@ class Executor(Protocol):
         state: State,
         *,
         columns: Sequence[StoredArray] = (),
+        outputs: Sequence[Output] = (),
     ) -> Iterator[tuple[int, int, Result]]:
-        """One pass, its result a slice of the clusters at a time: (first, last, result), in order."""
+        """One pass, its result a slice of the clusters at a time: (first, last, result), in order.
+
+        Outputs are written when the first slice is given.
+        """
 
     def stream(
         self,

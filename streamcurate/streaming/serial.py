@@ -1,4 +1,4 @@
-"""The serial executor: one process, every core, the next block read while this one is computed."""
+"""The serial executor: one process, every core, blocks read while others are computed."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ from streamcurate.errors import DataError
 from streamcurate.kernels.backend import Backend, get_backend
 from streamcurate.storage import SequentialWriter, StoredArray
 from streamcurate.streaming.budget import BlockPlan, Cost, MemoryBudget
+from streamcurate.streaming.buffers import Allocator, BlockBuffers
 from streamcurate.streaming.passes import (
     Answer,
     Block,
@@ -32,6 +33,7 @@ from streamcurate.streaming.passes import (
     State,
 )
 from streamcurate.streaming.progress import ProgressListener, Silent
+from streamcurate.streaming.source import read_into
 
 Loaded = tuple[Block, tuple[NDArray[Any], ...]]
 
@@ -43,6 +45,12 @@ def no_report(report: PassReport) -> None:
 def source_row_bytes(points: Points, reads_values: bool) -> int:
     """Bytes of a row as a pass reads it."""
     return points.source.dims * points.source.dtype.itemsize if reads_values else 0
+
+
+def read_overhead(points: Points, columns: Sequence[StoredArray], reads_values: bool) -> int:
+    """Bytes that reading a block takes beside the block: what its source, columns and mask decode."""
+    aligned = [*columns, *([points.mask] if points.mask is not None else [])]
+    return (points.source.read_overhead_bytes if reads_values else 0) + sum(one.read_overhead_bytes for one in aligned)
 
 
 class SerialExecutor:
@@ -67,7 +75,7 @@ class SerialExecutor:
         self.backend = backend or get_backend("cpu")
         self.on_pass: Callable[[PassReport], None] = no_report
         self._workers = ThreadPoolExecutor(budget.threads, thread_name_prefix="block")
-        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read") if budget.prefetch else None
+        self._reader = ThreadPoolExecutor(1, thread_name_prefix="read")
         self._blas = threadpool_limits(1, user_api="blas")
 
     def __enter__(self) -> SerialExecutor:
@@ -81,8 +89,7 @@ class SerialExecutor:
     def close(self) -> None:
         """Wait for what is under way and give the threads back."""
         self._workers.shutdown(cancel_futures=True)
-        if self._reader is not None:
-            self._reader.shutdown(cancel_futures=True)
+        self._reader.shutdown(cancel_futures=True)
         self._blas.restore_original_limits()
 
     @property
@@ -130,9 +137,10 @@ class SerialExecutor:
         state: State,
         *,
         columns: Sequence[StoredArray] = (),
+        outputs: Sequence[Output] = (),
     ) -> Iterator[tuple[int, int, Result]]:
         """One pass, its whole result as one slice: what it summed is in this process anyway."""
-        yield 0, work.clusters, self.run(work, points, state, columns=columns)
+        yield 0, work.clusters, self.run(work, points, state, columns=columns, outputs=outputs)
 
     def part(
         self,
@@ -171,6 +179,7 @@ class SerialExecutor:
             advanced(block.stop - block.start)
             for writer, result in zip(writers, results, strict=True):
                 writer.put(block, result)
+            del block, part, results  # or they would hold a buffer until there is a next block
         return total
 
     def stream(
@@ -224,46 +233,45 @@ class SerialExecutor:
         compute: Callable[[Loaded], Answer],
     ) -> Iterator[tuple[Block, Answer]]:
         """Every block and what ``compute`` made of it, in the blocks' order."""
+        buffers = BlockBuffers()
 
         def load(start: int, stop: int) -> Loaded:
-            return _load(points, columns, reads_values, start, stop)
+            return _load(points, columns, reads_values, start, stop, buffers)
 
-        alone = self.budget.threads == 1 and self._reader is None
+        alone = self.budget.threads == 1 and not self.budget.prefetch
         if alone or bounds[1] - bounds[0] <= plan.block_rows:  # nothing to overlap: spare the hand-over
             for start, stop in plan.between(*bounds):
                 loaded = load(start, stop)
                 yield loaded[0], compute(loaded)
+                del loaded
             return
-        reading: deque[Future[Loaded]] = deque()
-        computing: deque[tuple[Block, Future[Answer]]] = deque()
+        # A source that decodes whole chunks keeps the last one: its blocks are read in order, by one thread.
+        in_order = read_overhead(points, columns, reads_values) > 0
+
+        def work(reading: Future[Loaded], start: int, stop: int) -> tuple[Block, Answer]:
+            # Whoever is free reads: with little to compute all threads do, with much only the reader.
+            loaded = load(start, stop) if not in_order and reading.cancel() else reading.result()
+            return loaded[0], compute(loaded)
+
+        reads: deque[Future[Loaded]] = deque()
+        working: deque[Future[tuple[Block, Answer]]] = deque()
         ranges = plan.between(*bounds)
         try:
             while True:
-                while self._reader is not None and len(reading) < self.budget.prefetch:
+                while len(working) < self.budget.threads + self.budget.prefetch:
                     following = next(ranges, None)
                     if following is None:
                         break
-                    reading.append(self._reader.submit(load, *following))
-                if len(computing) < self.budget.threads:
-                    fresh: Loaded | None = None
-                    if reading:
-                        fresh = reading.popleft().result()
-                    elif self._reader is None and (following := next(ranges, None)) is not None:
-                        fresh = load(*following)
-                    if fresh is not None:
-                        computing.append((fresh[0], self._workers.submit(compute, fresh)))
-                        del fresh
-                        continue
-                if not computing:
+                    reads.append(self._reader.submit(load, *following))
+                    working.append(self._workers.submit(work, reads[-1], *following))
+                if not working:
                     return
-                block, future = computing.popleft()
-                answer = future.result()
-                del future
-                yield block, answer
-                del block, answer
+                working[0].exception()  # waits for it where, interrupted, it is still settled below
+                reads.popleft()
+                yield working.popleft().result()
         finally:
-            _settle(reading)
-            _settle([future for _, future in computing])
+            _settle(working)
+            _settle(reads)
 
 
 def plan_pass(
@@ -296,7 +304,7 @@ def _plan(
     source = points.source
     aligned = list(columns) + ([points.mask] if points.mask is not None else [])
     row_bytes = source_row_bytes(points, reads_values)
-    overhead = (source.read_overhead_bytes if reads_values else 0) + sum(c.read_overhead_bytes for c in aligned)
+    overhead = read_overhead(points, columns, reads_values)
     held = replace(cost, row_bytes=cost.row_bytes + 2 * sum(column.row_bytes for column in aligned))
     rows = budget.block_rows(f"{source.name}: {name}", source.rows, row_bytes, overhead, held)
     return BlockPlan.of(source.rows, rows, source.chunk_rows, align)
@@ -310,10 +318,12 @@ def _settle(futures: Iterable[Future[Any]]) -> None:
 
 
 def _load(
-    points: Points, columns: Sequence[StoredArray], reads_values: bool, start: int, stop: int
+    points: Points, columns: Sequence[StoredArray], reads_values: bool, start: int, stop: int, allocator: Allocator
 ) -> tuple[Block, tuple[NDArray[Any], ...]]:
     source = points.source
-    whole = source.read(start, stop) if reads_values else np.empty((stop - start, 0), dtype=source.dtype)
+    whole = (
+        read_into(source, allocator, start, stop) if reads_values else np.empty((stop - start, 0), dtype=source.dtype)
+    )
     if whole.shape[0] != stop - start:
         raise DataError(f"{source.name}: rows {start} to {stop - 1} gave {whole.shape[0]} rows")
     beside = tuple(column.read(start, stop) for column in columns)

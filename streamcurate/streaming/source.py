@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.storage import StoredArray
+from streamcurate.streaming.buffers import Allocator
 
 
 class RowSource(Protocol):
@@ -44,6 +45,21 @@ class RowSource(Protocol):
         """Single rows, given in ascending order; shape (len(rows), dims)."""
 
 
+@runtime_checkable
+class ReadsInto(Protocol):
+    """What a row source may offer beside: rows read into memory that whoever asks for them provides."""
+
+    def read_into(self, allocator: Allocator, start: int, stop: int) -> NDArray[Any]:
+        """As :meth:`RowSource.read`; memory that is needed for the result comes from ``allocator``."""
+
+
+def read_into(source: RowSource, allocator: Allocator, start: int, stop: int) -> NDArray[Any]:
+    """Rows ``start`` to ``stop`` of a source, in memory of ``allocator`` where the source can do that."""
+    if isinstance(source, ReadsInto):
+        return source.read_into(allocator, start, stop)
+    return source.read(start, stop)
+
+
 class StoredRows:
     """A two-dimensional stored array as a row source."""
 
@@ -60,6 +76,10 @@ class StoredRows:
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop``."""
         return self.array.read(start, stop)
+
+    def read_into(self, allocator: Allocator, start: int, stop: int) -> NDArray[Any]:
+        """The same rows, in memory of ``allocator``."""
+        return self.array.read(start, stop, allocator((stop - start, self.dims), self.dtype))
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Single rows, given in ascending order."""

@@ -75,6 +75,19 @@ def test_row_numbers_count_across_tiles(monkeypatch):
     assert (found.zero_rows, found.first_zero_row) == (2, 1090)
 
 
+@pytest.mark.parametrize("lowest", [3, 0, -24, -126, -127, -149])
+def test_the_lowest_bit_is_found_wherever_it_is(lowest):
+    # Rows of larger bits before and after it, subnormals among them, and numbers near the end of float32's range.
+    rng = np.random.default_rng(0)
+    x = np.ldexp(rng.integers(-9, 9, (300, 5)).astype(np.float64), lowest + 1).astype(np.float32)
+    x[7, 3], x[250, 0] = 2.0**127, 0
+    expected = min(exponents(value)[0] for value in x.ravel().tolist() if value)
+    assert kernels.statistics(x).lowest_exponent == expected == lowest + 1
+    x[211, 4] += np.float32(2.0**lowest)
+    found = kernels.statistics(x)
+    assert (found.lowest_exponent, found.highest_exponent) == (lowest, 127)
+
+
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 def test_distances_stay_below_the_bound(metric):
     rng = np.random.default_rng(0)

@@ -6,7 +6,7 @@ import itertools
 import threading
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -319,3 +319,105 @@ def test_stored_rows(tmp_path, executor):
     seen = executor.run(Seen(), Points.all_of(source), {})
     np.testing.assert_array_equal(np.concatenate([part[3] for part in seen]), values)
     np.testing.assert_array_equal(source.take(np.array([3, 50])), values[[3, 50]])
+
+
+@dataclass(frozen=True)
+class Keeping(Seen):
+    """Partial results that are views of the blocks, which the pass thereby keeps."""
+
+    def chunk(self, block: Block, columns: tuple, state: Any) -> tuple[list, tuple]:
+        return [block.values[1:], *columns], ()
+
+
+def test_blocks_that_a_pass_keeps_stay_as_they_were_read(tmp_path, executor):
+    values = matrix(97, 3)
+    array = create_array(tmp_path / "rows", values.shape, np.float32, 10)
+    array.write(0, values)
+    column = create_array(tmp_path / "column", (97,), np.int32, 97)
+    column.write(0, np.arange(97, dtype=np.int32))
+    points = Points.all_of(StoredRows(array))
+    kept = executor.run(Keeping(), points, {}, columns=(column,))
+    np.testing.assert_array_equal(np.concatenate(kept[::2]), np.delete(values, np.arange(0, 97, 10), axis=0))
+    np.testing.assert_array_equal(np.concatenate(kept[1::2]), np.arange(97))
+    blocks = [block for block, _ in executor.stream(points)]
+    np.testing.assert_array_equal(np.concatenate([block.whole for block in blocks]), values)
+
+
+def test_blocks_nobody_keeps_are_read_into_few_buffers(tmp_path, executor):
+    @dataclass(frozen=True)
+    class Places(Seen):
+        def chunk(self, block: Block, columns: tuple, state: Any) -> tuple[list, tuple]:
+            return [block.values.__array_interface__["data"][0]], ()
+
+    values = matrix(970, 3)
+    array = create_array(tmp_path / "rows", values.shape, np.float32, 10)
+    array.write(0, values)
+    places = executor.run(Places(), Points.all_of(StoredRows(array)), {})
+    assert len(places) == 97
+    assert len(set(places)) <= executor.budget.threads + executor.budget.prefetch
+
+
+@pytest.mark.parametrize("prefetch", [0, 1])
+def test_with_little_to_compute_blocks_are_read_side_by_side(monkeypatch, prefetch):
+    from streamcurate.streaming import budget
+
+    monkeypatch.setattr(budget, "_LARGEST_BLOCK_ROWS", 10)
+    begun = {10: threading.Event(), 20: threading.Event()}
+
+    class Waiting(CountingRows):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            if start in begun:
+                begun[start].set()
+                assert begun[30 - start].wait(30)
+            return super().read(start, stop)
+
+    source = Waiting(matrix(100), 10)
+    with SerialExecutor(budget_of(3, prefetch)) as executor:
+        monkeypatch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
+        seen = executor.run(Seen(), Points.all_of(source), {})
+    assert [part[0] for part in seen] == list(range(0, 100, 10))
+    assert sorted(source.reads) == [(start, start + 10) for start in range(0, 100, 10)]
+
+
+def test_a_source_that_decodes_is_read_in_order_by_one_thread(executor):
+    class Decoding(CountingRows):
+        read_overhead_bytes = 1000
+        threads: ClassVar[set[str]] = set()
+
+        def read(self, start: int, stop: int) -> np.ndarray:
+            self.threads.add(threading.current_thread().name)
+            time.sleep(0.001 * (start % 3))
+            return super().read(start, stop)
+
+    source = Decoding(matrix())
+    executor.run(Seen(), Points.all_of(source), {})
+    assert source.reads == sorted(source.reads)
+    assert len(source.threads) == 1
+
+
+@pytest.mark.parametrize(("threads", "prefetch"), [(1, 0), (1, 1), (2, 0), (3, 1)])
+def test_no_more_blocks_are_under_way_than_memory_was_counted_for(monkeypatch, threads, prefetch):
+    from streamcurate.streaming import budget
+
+    monkeypatch.setattr(budget, "_LARGEST_BLOCK_ROWS", 5)
+    monkeypatch.setattr(budget, "_SMALLEST_BLOCK_ROWS", 1)
+    lock = threading.Lock()
+    read, done, most = [0], [0], [0]
+
+    class Rows(CountingRows):
+        def read(self, start: int, stop: int) -> np.ndarray:
+            with lock:
+                read[0] += 1
+                most[0] = max(most[0], read[0] - done[0])
+            return super().read(start, stop)
+
+    class Work(Seen):
+        def combine(self, total: list, part: list) -> list:
+            with lock:
+                done[0] += 1
+            time.sleep(0.001)
+            return total + part
+
+    with SerialExecutor(budget_of(threads, prefetch)) as executor:
+        executor.run(Work(), Points.all_of(Rows(matrix(200))), {})
+    assert most[0] <= threads + prefetch + 1  # the first block has nothing to be combined with, and counts for ever

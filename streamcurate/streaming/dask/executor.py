@@ -168,17 +168,18 @@ class DaskExecutor:
         state: State,
         *,
         columns: Sequence[StoredArray] = (),
+        outputs: Sequence[Output] = (),
     ) -> Iterator[tuple[int, int, Result]]:
         """One pass, its sums added up by the workers and taken here a slice at a time."""
         large = work.sums_bytes(points.source.dims)
         if self._stays(work, points) or large <= _SLICE_BYTES:
-            yield 0, work.clusters, self.run(work, points, state, columns=columns)
+            yield 0, work.clusters, self.run(work, points, state, columns=columns, outputs=outputs)
             return
         slice_rows = max(work.clusters * _SLICE_BYTES // large, 1)
         rest: Partial | None = None
         stored: list[StoredSums] = []
         try:
-            for part, sums in self._parts(work, points, state, columns, (), 1, large, slice_rows):
+            for part, sums in self._parts(work, points, state, columns, outputs, 1, large, slice_rows):
                 rest = part if rest is None else work.combine(rest, part)
                 stored.append(sums)
             assert rest is not None
