@@ -14,6 +14,7 @@ from streamcurate.clustering.sample_rows import sampled_rows
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.kernels import Backend, SeedingSpace
+from streamcurate.kernels.trials import Search
 from streamcurate.storage import StoredArray, create_array
 from streamcurate.streaming import Block, Cost, Output, State
 from streamcurate.tree.level import aligned_chunk_rows
@@ -21,8 +22,8 @@ from streamcurate.tree.level import aligned_chunk_rows
 # Five rounds of 2k candidates reach what more rounds do not improve (Bahmani et al. 2012, section 5).
 ROUNDS = 5
 OVERSAMPLING = 2
-# Tiles of 512 x 1,024 int64 potentials with what finds their smallest, and the product's own buffers.
-_NEAREST_BYTES = 32 << 20
+# Tiles of 512 rows and 1,024 candidates as float32 and their product; the sample that columns are chosen by.
+_SEARCH_BYTES = 16 << 20
 
 Columns = tuple[NDArray[Any], ...]
 
@@ -54,27 +55,26 @@ class _PotentialPass:
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
         return Cost(
-            fixed_bytes=self.candidates * self.space.bytes_per_row,
-            thread_bytes=_NEAREST_BYTES,
+            fixed_bytes=self.space.search_bytes(self.candidates),
+            thread_bytes=_SEARCH_BYTES,
             row_bytes=self.space.bytes_per_row + 64,
             row_operations=2 * dims * self.candidates,
         )
 
-    def prepare(self, state: State, backend: Backend) -> tuple[Backend, NDArray[Any]]:
-        return backend, state["candidates"]
+    def prepare(self, state: State, backend: Backend) -> tuple[Backend, Search | None]:
+        candidates = state["candidates"]
+        return backend, self.space.search(candidates, backend) if len(candidates) else None
 
-    def chunk(self, block: Block, columns: Columns, ready: tuple[Backend, NDArray[Any]]) -> tuple[int, Columns]:
-        backend, candidates = ready
+    def chunk(self, block: Block, columns: Columns, ready: tuple[Backend, Search | None]) -> tuple[int, Columns]:
+        backend, search = ready
         encoded = self.space.encode(block.values, backend)
         if columns:
             potentials, nearest = columns[0].copy(), columns[1].copy()
         else:
             potentials = np.full(len(encoded), np.iinfo(np.int64).max, dtype=np.int64)
             nearest = np.zeros(len(encoded), dtype=np.int32)
-        position, found = self.space.nearest(encoded, candidates, backend)
-        better = found < potentials
-        nearest[better] = position[better] + np.int32(self.first)
-        potentials[better] = found[better]
+        if search is not None:  # by chance no row was drawn
+            search.lower(encoded, potentials, nearest, self.first)
         return int(potentials.sum()), (potentials, nearest)
 
     def combine(self, total: int, part: int) -> int:

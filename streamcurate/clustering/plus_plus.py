@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,14 +13,16 @@ from streamcurate import kernels
 from streamcurate.clustering.streams import Purpose
 from streamcurate.clustering.surroundings import Surroundings
 from streamcurate.kernels import SeedingSpace
+from streamcurate.kernels.trials import Means, Trials
 
-# Distances to a batch of candidates are computed in one matrix product of about so many bytes.
+# Candidates are drawn in batches whose distances to all rows would fill so many bytes. A batch's length is part of what
+# is chosen: another one gives other seeds.
 _BATCH_BYTES = 24 << 20
 _LARGEST_BATCH = 512
 # Small: many rejected; large: many small products. Between 2 and 16 the time differed by a tenth (20,000 text
 # embeddings, k = 2000).
 _CENTRES_A_CENTRE_AHEAD = 4
-_WORTHWHILE_OPERATIONS = 1 << 24
+_DRAWS = 4096
 
 
 def trials(clusters: int) -> int:
@@ -29,8 +31,11 @@ def trials(clusters: int) -> int:
 
 
 def working_bytes(rows: int, clusters: int, encoded_row_bytes: int) -> int:
-    """Memory :func:`plus_plus` takes: the encoded rows, potentials, running sums and one batch of distances."""
-    return rows * (encoded_row_bytes + 40) + max(_BATCH_BYTES, 8 * rows * trials(clusters))
+    """Memory :func:`plus_plus` takes: the encoded rows, norms, potentials, running sums and a batch of distances.
+
+    At few dims there is a tree instead of distances, while it is made as large again as the encoded rows.
+    """
+    return rows * (encoded_row_bytes + 40) + max(_BATCH_BYTES, 8 * rows * max(trials(clusters), 5))
 
 
 def plus_plus(
@@ -58,74 +63,66 @@ def plus_plus(
     ndarray of int64, shape (clusters,)
         Distinct positions. Fewer distinct rows than clusters: the rest are positions in order of their random number.
     """
-    from streamcurate.kernels.cpu.potentials import trial_totals
+    return greedy(potentials_of(encoded, clusters, space, around, weights), len(encoded), clusters, around, weights)
 
-    rows = len(encoded)
-    mass = weights if weights.size else np.ones(1, dtype=np.int64)
-    draws = _Draws(around)
-    first = _draw(np.cumsum(np.broadcast_to(mass, rows), dtype=np.int64), [draws.next()])[0]
-    chosen = [int(first)]
-    potentials = _distances(encoded[first : first + 1], encoded, space, around)[0].copy()
+
+def potentials_of(
+    encoded: NDArray[Any], clusters: int, space: SeedingSpace, around: Surroundings, weights: NDArray[np.int64]
+) -> Trials:
+    """Potentials of encoded rows for :func:`greedy`, with the threads and the memory there are.
+
+    At few dims they keep the rows in an order of their own, and ``encoded`` may be let go.
+    """
+    executor = around.executor.local
+    budget = executor.budget
+
+    def spread(function: Callable[[int], None], count: int) -> None:
+        for _ in executor.side_by_side(function, range(count)):
+            pass
+
+    spare = budget.usable - working_bytes(len(encoded), clusters, space.bytes_per_row)
+    means = Means(clusters, trials(clusters), max(spare, 0), budget.threads, spread)
+    return space.trials(encoded, weights, means)
+
+
+def greedy(
+    potentials: Trials, rows: int, clusters: int, around: Surroundings, weights: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """:func:`plus_plus` over ``rows`` rows whose potentials are set up."""
+    from streamcurate.kernels.cpu.potentials import shares
+
     tries = trials(clusters)
+    draws = _Draws(around)
+    mass = np.cumsum(weights, dtype=np.int64) if weights.size else np.arange(1, rows + 1, dtype=np.int64)
+    chosen = _draw(mass, draws.take(1))
+    del mass
+    potentials.begin(int(chosen[0]))
     while len(chosen) < clusters:
-        running = np.cumsum(potentials * mass, dtype=np.int64)
+        running = potentials.running_sums()
         if running[-1] == 0:
             break
         wanted = (clusters - len(chosen)) * tries
         # A batch long against the centres there are would mostly be rejected: each new centre lowers the potentials.
         ahead = tries * max(len(chosen) // _CENTRES_A_CENTRE_AHEAD, 1)
         batch = max(min(_BATCH_BYTES // (8 * rows), _LARGEST_BATCH, wanted, ahead), tries)
-        candidates = _draw(running, [draws.next() for _ in range(batch)])
-        at_start = potentials[candidates]
-        distances = _distances(encoded[candidates], encoded, space, around)
-        accepted: list[int] = []
-        for position, candidate in enumerate(candidates.tolist()):
-            if draws.next() * int(at_start[position]) < int(potentials[candidate]) << 64:
-                accepted.append(position)
-            if len(accepted) == tries:
-                best = _best(trial_totals(distances[accepted], potentials, weights), accepted)
-                chosen.append(int(candidates[best]))
-                np.minimum(potentials, distances[best], out=potentials)
-                accepted = []
-                if len(chosen) == clusters:
-                    break
-        # What was accepted but not enough for another centre is dropped: the next batch draws afresh.
+        candidates = _draw(running, draws.take(batch))
+        # Accepted: a potential above this share of what it was. What is accepted but not enough for another centre is
+        # dropped: the next batch draws afresh.
+        limits = shares(draws.take(batch), potentials.potentials_of(candidates))
+        found = potentials.choose(candidates, limits, tries, clusters - len(chosen))
+        chosen = np.concatenate([chosen, found])
     return _complete(chosen, clusters, rows, around)
 
 
-def _distances(
-    candidates: NDArray[Any], encoded: NDArray[Any], space: SeedingSpace, around: Surroundings
-) -> NDArray[np.int64]:
-    """Potentials (candidates, rows), the rows shared out among the threads; freshly made."""
-    threads = around.executor.local.budget.threads
-    rows = len(encoded)
-    if threads == 1 or len(candidates) * encoded.size < _WORTHWHILE_OPERATIONS:
-        return space.potentials(candidates, encoded)
-    distances = np.empty((len(candidates), rows), dtype=np.int64)
-    step = -(-rows // threads)
-
-    def part(start: int) -> None:
-        distances[:, start : start + step] = space.potentials(candidates, encoded[start : start + step])
-
-    for _ in around.executor.local.side_by_side(part, range(0, rows, step)):
-        pass
-    return distances
-
-
-def _best(totals: NDArray[np.int64], positions: list[int]) -> int:
-    return positions[int(np.argmin(totals))]
-
-
-def _draw(running: NDArray[np.int64], bits: list[int]) -> NDArray[np.int64]:
+def _draw(running: NDArray[np.int64], bits: NDArray[np.uint64]) -> NDArray[np.int64]:
     """Positions drawn in proportion to the steps of ``running``."""
-    total = int(running[-1])
-    targets = np.array([(value * total) >> 64 for value in bits], dtype=np.int64)
-    return np.searchsorted(running, targets, side="right").astype(np.int64, copy=False)
+    from streamcurate.kernels.cpu.potentials import shares
+
+    return np.searchsorted(running, shares(bits, running[-1:]), side="right").astype(np.int64, copy=False)
 
 
-def _complete(chosen: list[int], clusters: int, rows: int, around: Surroundings) -> NDArray[np.int64]:
+def _complete(found: NDArray[np.int64], clusters: int, rows: int, around: Surroundings) -> NDArray[np.int64]:
     """Add rows not chosen, in the order of their random numbers: all distances are zero, so none is better."""
-    found = np.array(chosen, dtype=np.int64)
     if len(found) < clusters:
         keys = around.random_bits(Purpose.RANDOM_SEEDS, np.arange(rows, dtype=np.int64))
         keys[found] = np.iinfo(np.uint64).max
@@ -136,18 +133,19 @@ def _complete(chosen: list[int], clusters: int, rows: int, around: Surroundings)
 
 
 class _Draws:
-    """An endless sequence of 64 random bits, made a thousand at a time."""
+    """An endless sequence of 64 random bits, made thousands at a time."""
 
     def __init__(self, around: Surroundings) -> None:
-        self._numbers = self._endless(around)
+        self._around = around
+        self._made = np.empty(0, dtype=np.uint64)
+        self._next = 0
 
-    def next(self) -> int:
-        return next(self._numbers)
-
-    @staticmethod
-    def _endless(around: Surroundings) -> Iterator[int]:
-        start = 0
-        while True:
-            counters = np.arange(start, start + 1024, dtype=np.int64)
-            yield from kernels.random_bits(around.seed, around.stream(Purpose.PLUS_PLUS), counters).tolist()
-            start += 1024
+    def take(self, count: int) -> NDArray[np.uint64]:
+        """The next ``count`` of them."""
+        if count > len(self._made):
+            counters = np.arange(self._next, self._next + max(count, _DRAWS), dtype=np.int64)
+            self._next += len(counters)
+            more = kernels.random_bits(self._around.seed, self._around.stream(Purpose.PLUS_PLUS), counters)
+            self._made = np.concatenate([self._made, more])
+        taken, self._made = self._made[:count], self._made[count:]
+        return taken

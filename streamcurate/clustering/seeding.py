@@ -101,7 +101,11 @@ def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -
         require_memory(chosen, points.count, clusters, space.bytes_per_row, around.executor.budget, source.name)
         if chosen == "k-means++":
             encoded, numbers = around.executor.run(_EncodePass(space), points, {})
-            rows = numbers[plus_plus.plus_plus(encoded, clusters, space, around, np.empty(0, dtype=np.int64))]
+            alike = np.empty(0, dtype=np.int64)
+            potentials = plus_plus.potentials_of(encoded, clusters, space, around, alike)
+            del encoded
+            rows = numbers[plus_plus.greedy(potentials, len(numbers), clusters, around, alike)]
+            del potentials
         else:
             rows = oversampling.oversample(measured, clusters, space, around)
         order = np.argsort(rows)

@@ -15,6 +15,7 @@ import numpy as np
 from streamcurate.kernels.backend import Backend, get_backend
 from streamcurate.kernels.metric import Array, Float64, Int32, Int64, as_rows, check_metric
 from streamcurate.kernels.row_statistics import Statistics
+from streamcurate.kernels.trials import Means, Search, Trials
 
 LARGEST_EXACT_DIMS = 16
 
@@ -98,6 +99,37 @@ class SeedingSpace:
             return (backend or get_backend()).quantised_distances(rows, centres)
         return exact_potentials(rows, centres, self.exponent)
 
+    def trials(self, encoded: Array, weights: Int64, means: Means) -> Trials:
+        """Potentials of encoded rows (n, d), to be lowered by one centre after the other; on the CPU.
+
+        ``weights`` (n,) int64 of the rows; (0,) where each weighs one.
+        """
+        from streamcurate.kernels.cpu.product_trials import ProductTrials
+        from streamcurate.kernels.cpu.row_boxes import BoxTrials
+
+        if self.quantiser is None:
+            return BoxTrials(encoded, self.exponent, weights)
+        return ProductTrials(encoded, weights, means)
+
+    def search(self, candidates: Array, backend: Backend | None = None) -> Search:
+        """Encoded candidates (b, d), at least one, to lower the potentials of many rows by; for several threads."""
+        from streamcurate.kernels.cpu.product_trials import ProductSearch
+        from streamcurate.kernels.cpu.row_boxes import BoxSearch
+
+        if self.quantiser is None:
+            return BoxSearch(candidates, self.exponent)
+        if backend is not None and backend.name != "cpu":
+            return _DeviceSearch(self, candidates, backend)
+        return ProductSearch(candidates)
+
+    def search_bytes(self, candidates: int) -> int:
+        """The most memory that :meth:`search` of so many candidates holds, the candidates included."""
+        from streamcurate.kernels.cpu.columns import axes_bytes
+
+        # As given, as float32 columns or in the order of a tree; and what axes are sought with.
+        axes = axes_bytes(self.dims) if self.quantiser is not None and candidates >= 2 * self.dims else 0
+        return candidates * (5 * self.bytes_per_row + 64) + axes
+
     def nearest(self, rows: Array, centres: Array, backend: Backend | None = None) -> tuple[Int32, Int64]:
         """The centre of smallest potential of each encoded row, ties to the lowest: (m,) int32 and (m,) int64.
 
@@ -116,6 +148,19 @@ class SeedingSpace:
                 best[tile] = np.where(better, value, best[tile])
                 labels[tile] = np.where(better, which + first, labels[tile])
         return labels, best
+
+
+class _DeviceSearch:
+    """Candidates to lower potentials by on another device: all distances there, the smallest of them here."""
+
+    def __init__(self, space: SeedingSpace, candidates: Array, backend: Backend) -> None:
+        self._space, self._candidates, self._backend = space, candidates, backend
+
+    def lower(self, encoded: Array, potentials: Int64, nearest: Int32, first: int) -> None:
+        position, found = self._space.nearest(encoded, self._candidates, self._backend)
+        better = found < potentials
+        nearest[better] = position[better] + np.int32(first)
+        potentials[better] = found[better]
 
 
 def seeding_space(statistics: Statistics, rows: int, dims: int, metric: str) -> SeedingSpace:

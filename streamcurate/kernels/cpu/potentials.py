@@ -1,41 +1,57 @@
-"""Integer potentials of k-means++: what each trial centre would leave."""
+"""Integer potentials of k-means++: what candidates are drawn by."""
 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamcurate.kernels.jit import compiled
+from streamcurate.kernels.metric import Int32, Int64, UInt64
 
 
 @compiled
-def trial_totals(
-    distances: NDArray[np.int64], potentials: NDArray[np.int64], weights: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """Sum over the rows of weight * min(potential, distance to the trial), for each trial.
+def _shares(bits: UInt64, wholes: Int64, shares: Int64) -> None:
+    # The upper half of a 128-bit product, from four products of 32 bits each.
+    mask, shift = np.uint64(0xFFFFFFFF), np.uint64(32)
+    for i in range(len(bits)):
+        whole = np.uint64(wholes[i])
+        low_bits, high_bits = bits[i] & mask, bits[i] >> shift
+        low, high = whole & mask, whole >> shift
+        one, two = low_bits * high, high_bits * low
+        middle = ((low_bits * low) >> shift) + (one & mask) + (two & mask)
+        shares[i] = np.int64(high_bits * high + (one >> shift) + (two >> shift) + (middle >> shift))
+
+
+@compiled
+def _running_sums(potentials: Int64, places: Int32, weights: Int64, running: Int64) -> None:
+    total = np.int64(0)
+    for row in range(len(running)):
+        potential = potentials[places[row]] if places.size else potentials[row]
+        total += potential * weights[row] if weights.size else potential
+        running[row] = total
+
+
+def shares(bits: UInt64, wholes: Int64) -> Int64:
+    """floor(bits wholes / 2^64): random bits as a share of each whole, which is not negative; (m,) int64."""
+    found = np.empty(len(bits), dtype=np.int64)
+    _shares(bits, np.ascontiguousarray(np.broadcast_to(wholes, bits.shape), dtype=np.int64), found)
+    return found
+
+
+def running_sums(potentials: Int64, places: Int32, weights: Int64) -> Int64:
+    """Running sums of weight times potential over the rows.
 
     Parameters
     ----------
-    distances : ndarray of int64, shape (trials, n)
-    potentials : ndarray of int64, shape (n,)
-    weights : ndarray of int64, shape (n,) or (0,)
+    potentials : (n,) int64
+    places : (n,) or (0,) int32
+        Where each row's potential lies; empty where it is at the row's own number.
+    weights : (n,) or (0,) int64
         Empty: every row weighs one.
 
     Returns
     -------
-    ndarray of int64, shape (trials,)
+    (n,) int64
     """
-    trials, rows = distances.shape
-    totals = np.zeros(trials, dtype=np.int64)
-    weighted = weights.size > 0
-    for trial in range(trials):
-        total = np.int64(0)
-        line = distances[trial]
-        if weighted:
-            for row in range(rows):
-                total += weights[row] * min(potentials[row], line[row])
-        else:
-            for row in range(rows):
-                total += min(potentials[row], line[row])
-        totals[trial] = total
-    return totals
+    running = np.empty(len(potentials), dtype=np.int64)
+    _running_sums(potentials, places, weights, running)
+    return running
