@@ -64,6 +64,7 @@ class TestOwnFormat:
             "algorithm": "lloyd",
             "fit_rows": None,
             "resampling": None,
+            "search": "exact",
         }
         assert Resampling(1, 2).strategy == "closest"
         config = Config((Level(7),))

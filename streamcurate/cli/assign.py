@@ -53,4 +53,6 @@ def command(
                 threads=threads,
                 progress=progress,
             )
+    for text in found.warnings:
+        click.echo(f"warning: {text}", err=True)
     click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} levels")

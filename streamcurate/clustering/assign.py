@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
+from streamcurate.clustering.approximate import Index, index_cost, measured_recall, require_faiss, told
+from streamcurate.clustering.centroids import in_memory
 from streamcurate.clustering.hierarchy import check_usable
 from streamcurate.clustering.passes import StatisticsPass, nearest_cost
+from streamcurate.clustering.surroundings import Measured, Surroundings, ignore
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import InputError
 from streamcurate.files import move_folder
 from streamcurate.kernels import Backend, Metric, PreparedCentroids
-from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
+from streamcurate.storage import (
+    StoredArray,
+    create_array,
+    create_group,
+    node_kind,
+    open_array,
+    update_group_attributes,
+)
 from streamcurate.streaming import Block, Cost, Executor, Output, Points, State
 from streamcurate.tree import Tree, level_name
 from streamcurate.tree.level import aligned_chunk_rows
 
 PARTIAL_SUFFIX = ".partial"
+# Up to so many operations of one coarse cluster's rows and leaves are a share of one call for all such clusters.
+_LARGE_OPERATIONS = 1 << 22
 Columns = tuple[NDArray[Any], ...]
 
 
@@ -36,11 +48,14 @@ class Assignment:
     path : str
     rows : int
     levels : int
+    warnings : tuple of str
+        What the user should know of the labels.
     """
 
     path: str
     rows: int
     levels: int
+    warnings: tuple[str, ...] = ()
 
     def labels(self, level: int = 1) -> Any:
         """Zarr array, int32 (rows,): clusters of a level; -1 under a cluster that holds no row of the tree."""
@@ -57,7 +72,7 @@ class _Frozen:
 
     backend: Backend
     centroids: NDArray[np.float32]
-    prepared: PreparedCentroids
+    prepared: PreparedCentroids | Index
     coarse_offsets: NDArray[np.int64] | None
     upper: tuple[tuple[NDArray[np.int32], NDArray[np.float32]], ...]
 
@@ -65,6 +80,8 @@ class _Frozen:
 @dataclass(frozen=True)
 class _NewLabelsPass:
     """Outputs: labels and distances of every level in turn. ``beside``: bytes of the state but what is searched.
+
+    ``approximate``: level 1 was labelled by an approximate index, and so are new rows.
 
     State: ``centroids`` of level 1; ``coarse`` and ``coarse-offsets`` where it has splits; ``labels-2``,
     ``distances-2`` and so on.
@@ -74,20 +91,32 @@ class _NewLabelsPass:
     clusters: int
     levels: int
     beside: int
+    approximate: bool = False
     name: str = "labels"
     reads_values: bool = True
 
     def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
+        if self.approximate:
+            cost = index_cost(self.clusters, dims)
+            return replace(cost, fixed_bytes=cost.fixed_bytes + self.beside, row_bytes=cost.row_bytes + 128)
         return nearest_cost(self.clusters, dims, held=self.beside, row_bytes=128)
 
     def prepare(self, state: State, backend: Backend) -> _Frozen:
         centroids = state["centroids"]
-        prepared = backend.prepare_centroids(state.get("coarse", centroids), self.metric)
+        searched = state.get("coarse", centroids)
+        prepared: PreparedCentroids | Index
+        if self.approximate:
+            prepared = Index(searched, self.metric)
+        else:
+            prepared = backend.prepare_centroids(searched, self.metric)
         upper = tuple((state[f"labels-{level}"], state[f"distances-{level}"]) for level in range(2, self.levels + 1))
         return _Frozen(backend, centroids, prepared, state.get("coarse-offsets"), upper)
 
     def chunk(self, block: Block, columns: Columns, ready: _Frozen) -> tuple[int, Columns]:
-        labels, values = ready.backend.nearest(block.values, ready.prepared)
+        if isinstance(ready.prepared, Index):
+            labels, values = ready.prepared.nearest(block.values)
+        else:
+            labels, values = ready.backend.nearest(block.values, ready.prepared)
         if ready.coarse_offsets is not None:
             labels, values = _within(block.values, labels, ready, self.metric)
         outputs: list[NDArray[Any]] = [labels, kernels.distance_of(values, self.metric)]
@@ -110,17 +139,25 @@ def _within(
     values: NDArray[Any], coarse: NDArray[np.int32], frozen: _Frozen, metric: Metric
 ) -> tuple[NDArray[np.int32], NDArray[np.float64]]:
     """The nearest leaf among those of each row's own coarse cluster."""
+    from streamcurate.kernels.cpu.bundles import nearest_within
+
     assert frozen.coarse_offsets is not None
-    labels = np.full(len(values), -1, dtype=np.int32)
-    best = np.full(len(values), np.nan)
-    order = np.argsort(coarse, kind="stable")
-    for rows in np.split(order, np.flatnonzero(np.diff(coarse[order])) + 1):
-        own = int(coarse[rows[0]])
-        first, last = int(frozen.coarse_offsets[own]), int(frozen.coarse_offsets[own + 1])
-        if last > first:  # a coarse cluster without rows has no leaves
-            leaves = frozen.backend.prepare_centroids(frozen.centroids[first:last], metric)
-            found, best[rows] = frozen.backend.nearest(values[rows], leaves)
-            labels[rows] = found + np.int32(first)
+    offsets, centroids = frozen.coarse_offsets, frozen.centroids
+    rows = np.bincount(coarse, minlength=len(offsets) - 1)
+    large = rows * np.diff(offsets) * values.shape[1] > _LARGE_OPERATIONS
+    labels, best = np.full(len(values), -1, dtype=np.int32), np.full(len(values), np.nan)
+    small = np.flatnonzero(~large[coarse])
+    labels[small], best[small] = nearest_within(
+        values[small], coarse[small].astype(np.int64), offsets, centroids, metric
+    )
+    for own in np.flatnonzero(large).tolist():
+        mine = np.flatnonzero(coarse == own)
+        first, last = int(offsets[own]), int(offsets[own + 1])
+        found, best[mine] = frozen.backend.nearest(
+            values[mine], frozen.backend.prepare_centroids(centroids[first:last], metric)
+        )
+        labels[mine] = found + np.int32(first)
+    best[labels < 0] = np.nan  # a coarse cluster without rows has no leaves
     return labels, best
 
 
@@ -145,7 +182,10 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
     coarse = first.stored_coarse_centroids
     prepared_clusters = first.clusters if coarse is None else coarse.rows
     leaves_bytes = 0 if coarse is None else 4 * dims * first.clusters
-    work = _NewLabelsPass(metric, prepared_clusters, len(tree.levels), upper_bytes + leaves_bytes)
+    approximate = tree.manifest.config["levels"][0].get("search", "exact") == "faiss"
+    if approximate:
+        require_faiss(tree.path)
+    work = _NewLabelsPass(metric, prepared_clusters, len(tree.levels), upper_bytes + leaves_bytes, approximate)
     needed = work.cost(dims, embeddings.dtype).fixed_bytes
     executor.budget.require(needed, f"{tree.path}: the centroids of level 1", "use a machine with more memory")
     state = {"centroids": first.stored_centroids.read(0, first.clusters)}
@@ -162,11 +202,19 @@ def assign_rows(tree: Tree, embeddings: Embeddings, out: str | os.PathLike[str],
     try:
         outputs = _make(partial, len(tree.levels), embeddings.rows, tree)
         executor.run(work, points, state, outputs=outputs)
+        warnings: tuple[str, ...] = ()
+        if approximate:
+            around = Surroundings(executor, metric, tree.seed, partial / "scratch", None, ignore, 1)
+            measured = Measured.of(points, statistics, metric)
+            recall, rows = measured_recall(measured, in_memory(state["centroids"]), outputs[0].array, around)
+            warnings = (told(os.fspath(out), recall, rows),)
+            shutil.rmtree(around.scratch)
+            update_group_attributes(partial, {"search": {"index": "faiss", "recall": recall, "rows": rows}})
         move_folder(partial, place)
     except BaseException:  # Ctrl-C too: nothing of it could be gone on with
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    return Assignment(os.fspath(out), embeddings.rows, len(tree.levels))
+    return Assignment(os.fspath(out), embeddings.rows, len(tree.levels), warnings)
 
 
 def _make(place: Path, levels: int, rows: int, tree: Tree) -> list[Output]:

@@ -12,7 +12,7 @@ from streamcurate import kernels
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.runs.digest import Digest
 from streamcurate.storage import SequentialWriter, create_array, open_array
-from streamcurate.streaming import Cost, MemoryRows, RowSource, StoredRows
+from streamcurate.streaming import Cost, MemoryRows, Pass, RowSource, StoredRows
 from streamcurate.tree import add_array
 
 _CHUNK_BYTES = 16 << 20
@@ -39,6 +39,14 @@ def centre_vectors(rows: NDArray[Any], metric: str) -> NDArray[np.float32]:
     if metric == "cosine":
         rows = kernels.formula_rows(rows, metric)
     return rows.astype(np.float32)
+
+
+def has_room(work: Pass[Any, Any, Any], measured: Measured, around: Surroundings) -> bool:
+    """Whether a pass fits the memory limit with blocks of a comfortable size."""
+    source = measured.points.source
+    cost = work.cost(source.dims, source.dtype)
+    row_bytes = source.dims * source.dtype.itemsize
+    return around.executor.budget.fits(_COMFORTABLE_ROWS, row_bytes, source.read_overhead_bytes, cost)
 
 
 def tile_edges(clusters: int, measured: Measured, around: Surroundings, cost: Callable[[int], Cost]) -> list[int]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.clustering import centroids as kept
 from streamcurate.clustering.centroids import Centroids, in_memory, whole
+from streamcurate.clustering.kept_labels import KeptLabels
 from streamcurate.clustering.labelling import label_points
 from streamcurate.clustering.lloyd import lloyd
 from streamcurate.clustering.minibatch import warm_up
@@ -38,12 +39,15 @@ class Fitted:
     iterations : int
         Lloyd passes of the last fit.
     warnings : tuple of str
+    kept : KeptLabels or None
+        What the last pass left to a pass over the points fitted.
     """
 
     centroids: Centroids
     seeding: str
     iterations: int
     warnings: tuple[str, ...] = ()
+    kept: KeptLabels | None = None
 
 
 def held(source: RowSource, around: Surroundings) -> RowSource:
@@ -76,7 +80,7 @@ def fit(measured: Measured, level: Level, around: Surroundings, seeding: str | N
         )
         centroids = in_memory(warm_up(measured, whole(centroids), around))
     found = lloyd(measured, centroids, level.iterations, level.tolerance, around, seeding or method)
-    return Fitted(found.centroids, seeding or method, found.iterations)
+    return Fitted(found.centroids, seeding or method, found.iterations, kept=found.kept)
 
 
 def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) -> Fitted:
@@ -101,7 +105,7 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
         else:
             assert found is not None
             assert level.resampling is not None
-            rows = _kept(measured, found.centroids, level.resampling, at)
+            rows = _kept(measured, found, level.resampling, at)
             if len(rows) < level.clusters:
                 text = (
                     f"level {around.level}: resampling step {step} kept {len(rows):,} points, fewer than the "
@@ -114,20 +118,24 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
             array = gather(measured.points.source, blocks, len(rows), at.scratch / at.name / "kept")
             chosen = measured.part(Points.all_of(held(StoredRows(array), at)))
         found = fit(chosen, level, at, None if found is None else found.seeding)
+        if chosen is not measured and found.kept is not None:
+            # The points to be labelled are others.
+            found.kept.close()
+            found = replace(found, kept=None)
         if around.checkpoints is not None and step:
             for kind in ("seeds", "lloyd"):
                 around.checkpoints.discard(f"{around.at(step - 1).name}/{kind}")
         around.emit(StageFinished(stage="fit", level=around.level, step=step, rows=chosen.points.count))
     assert found is not None
-    return Fitted(found.centroids, found.seeding, found.iterations, warnings)
+    return replace(found, warnings=warnings)
 
 
-def _kept(measured: Measured, centroids: Centroids, resampling: Resampling, around: Surroundings) -> NDArray[np.int64]:
+def _kept(measured: Measured, found: Fitted, resampling: Resampling, around: Surroundings) -> NDArray[np.int64]:
     """Ascending numbers of the points that resampling keeps of each cluster."""
     work = LabelPass(
         around.metric,
         measured.inertia,
-        centroids.rows,
+        found.centroids.rows,
         keep=resampling.rows_per_cluster,
         strategy=resampling.strategy,
         seed=around.seed,
@@ -135,7 +143,9 @@ def _kept(measured: Measured, centroids: Centroids, resampling: Resampling, arou
         writes=(),
         name="resampling",
     )
-    labelled = label_points(measured, centroids, work, around)
+    labelled = label_points(measured, found.centroids, work, around, kept=found.kept)
+    if found.kept is not None:
+        found.kept.close()
     assert labelled.selection is not None
     rows, _ = labelled.selection.finalize()
     return np.sort(rows)

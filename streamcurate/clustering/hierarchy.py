@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.clustering.approximate import label_approximately
 from streamcurate.clustering.centroids import whole
 from streamcurate.clustering.fit import fit_with_resampling, held
 from streamcurate.clustering.labelling import label_points
@@ -19,7 +20,7 @@ from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.config import Level
 from streamcurate.errors import DataError
 from streamcurate.kernels import ExactTotal, Statistics
-from streamcurate.runs.events import StageFinished, StageStarted
+from streamcurate.runs.events import StageFinished, StageStarted, Warned
 from streamcurate.storage import SequentialWriter
 from streamcurate.streaming import Output, Points
 from streamcurate.tree.level import LevelWriter
@@ -118,7 +119,7 @@ def build_level(
     points = Points(held(points.source, around), points.count, points.mask)
     measured = Measured.of(points, statistics, around.metric)
     fitted = fit_with_resampling(measured, level, around)
-    began = time.monotonic()
+    began, warnings = time.monotonic(), fitted.warnings
     around.emit(StageStarted(stage="labels", level=around.level))
     if level.splits > 1:
         around.executor.budget.require(
@@ -131,7 +132,12 @@ def build_level(
     else:
         work = LabelPass(around.metric, measured.inertia, level.clusters)
         outputs = (Output(writer.labels(), -1), Output(writer.distances(), np.nan))
-        labelled = label_points(measured, fitted.centroids, work, around, outputs)
+        if level.search == "faiss":
+            labelled, warning = label_approximately(measured, fitted.centroids, work, around, outputs)
+            around.emit(Warned(text=warning, level=around.level))
+            warnings += (warning,)
+        else:
+            labelled = label_points(measured, fitted.centroids, work, around, outputs, fitted.kept)
         sizes, inertia = labelled.counts, labelled.inertia
         with SequentialWriter(writer.centroids(level.clusters)) as stored:
             step = max(min(fitted.centroids.chunk_rows, fitted.centroids.rows), 1)
@@ -143,7 +149,7 @@ def build_level(
     labels, distances = writer.stored("labels"), writer.stored("distances")
     write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", around.executor)
     shutil.rmtree(folder, ignore_errors=True)
-    return BuiltLevel(sizes, stated_inertia(inertia, around.metric), fitted.seeding, fitted.iterations, fitted.warnings)
+    return BuiltLevel(sizes, stated_inertia(inertia, around.metric), fitted.seeding, fitted.iterations, warnings)
 
 
 def stated_inertia(total: ExactTotal, metric: str) -> float:

@@ -7,16 +7,22 @@ from dataclasses import replace
 
 import numpy as np
 
-from streamcurate.clustering.centroids import Centroids, tile_edges, whole
+from streamcurate.clustering.centroids import Centroids, has_room, tile_edges, whole
+from streamcurate.clustering.kept_labels import KeptLabels
 from streamcurate.clustering.passes import Labelled, LabelPass, TilePass
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.storage import StoredArray, create_array
-from streamcurate.streaming import Output
+from streamcurate.streaming import Output, State
 from streamcurate.tree.level import aligned_chunk_rows
 
 
 def label_points(
-    measured: Measured, centroids: Centroids, work: LabelPass, around: Surroundings, outputs: Sequence[Output] = ()
+    measured: Measured,
+    centroids: Centroids,
+    work: LabelPass,
+    around: Surroundings,
+    outputs: Sequence[Output] = (),
+    kept: KeptLabels | None = None,
 ) -> Labelled:
     """Run a labels pass with these centroids.
 
@@ -28,6 +34,8 @@ def label_points(
         What is wanted; its ``outputs`` are those of the pass.
     around : Surroundings
     outputs : sequence of Output
+    kept : KeptLabels, optional
+        What the iteration left from which these centroids follow.
     """
     executor, points = around.executor, measured.points
     source = points.source
@@ -35,7 +43,11 @@ def label_points(
         centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
     )
     if len(edges) == 2:
-        return executor.run(work, points, {"centroids": whole(centroids)}, outputs=outputs)
+        state: State = {"centroids": whole(centroids)}
+        known = kept.for_labels(work) if kept is not None else None
+        if known is not None and has_room(known[0], measured, around):
+            return executor.run(known[0], points, {**state, **known[1]}, columns=known[2], outputs=outputs)
+        return executor.run(work, points, state, outputs=outputs)
     columns = label_by_tiles(measured, centroids, edges, around)
     return executor.run(replace(work, known=True), points, {}, columns=columns, outputs=outputs)
 

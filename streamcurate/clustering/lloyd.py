@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from streamcurate import kernels
 from streamcurate.clustering import centroids as kept
 from streamcurate.clustering.centroids import Centroids, centre_vectors, in_memory, tile_edges, whole
+from streamcurate.clustering.iteration import REFILLS, Assigned, AssignPass, SumPass
+from streamcurate.clustering.kept_labels import KeptLabels
 from streamcurate.clustering.labelling import label_by_tiles
-from streamcurate.clustering.passes import REFILLS, Assigned, AssignPass, SumPass
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.runs.events import IterationFinished
 from streamcurate.streaming import StoredRows
@@ -34,10 +35,13 @@ class Fit:
     centroids : Centroids
     iterations : int
         Passes made.
+    kept : KeptLabels or None
+        What the last pass left, for one that labels the same points; whoever takes the fit closes it.
     """
 
     centroids: Centroids
     iterations: int
+    kept: KeptLabels | None = None
 
 
 @dataclass(frozen=True)
@@ -87,11 +91,12 @@ def lloyd(
     edges = tile_edges(
         centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
     )
+    labels = KeptLabels(measured, centroids.rows, work, around) if len(edges) == 2 else None
     saved_at = time.monotonic()
     while iteration < iterations and not finished:
         began = time.monotonic()
-        if len(edges) == 2:
-            moved = _move(measured, whole(centroids), work, around)
+        if labels is not None:
+            moved = _move(measured, whole(centroids), work, labels, around)
         else:
             moved = _move_by_tiles(measured, centroids, edges, iteration, around)
         iteration += 1
@@ -114,22 +119,30 @@ def lloyd(
             state = {"iteration": iteration, "inertia": moved.inertia, "finished": finished, "seeding": seeding}
             kept.save("lloyd", centroids, state, around)
             saved_at = time.monotonic()
-    return Fit(centroids, iteration)
+    return Fit(centroids, iteration, labels)
 
 
-def _move(measured: Measured, centroids: NDArray[np.float32], work: AssignPass, around: Surroundings) -> _Moved:
+def _move(
+    measured: Measured, centroids: NDArray[np.float32], work: AssignPass, labels: KeptLabels, around: Surroundings
+) -> _Moved:
     """One iteration with all centroids in memory: labels and sums in one pass."""
+    work, state, columns, outputs = labels.next_pass(work, centroids)
     means = np.empty_like(centroids)
     inertia, refilled = 0.0, 0
     refills: Iterator[NDArray[np.float32]] | None = None
+    sums = []
     found: Assigned
-    for first, last, found in around.executor.slices(work, measured.points, {"centroids": centroids}):
-        part = kernels.mean_centroids(found.sums, around.metric, centroids[first:last])
+    for first, last, found in around.executor.slices(work, measured.points, state, columns=columns, outputs=outputs):
+        absolute = labels.absolute(work, first, last, found)
+        part = kernels.mean_centroids(absolute, around.metric, centroids[first:last])
         # The farthest points are the same for every slice: empty clusters take them in turn, lowest first.
         refills = _refills(found, measured, around) if refills is None else refills
-        refilled += _refill(part, found, refills)
+        refilled += _refill(part, absolute.counts, refills)
         inertia = found.inertia.value()
         means[first:last] = part
+        if labels.keeps_sums:
+            sums.append(absolute)
+    labels.finish(work, found, sums, centroids, means)
     return _Moved(in_memory(means), inertia, refilled, np.array_equal(means, centroids))
 
 
@@ -158,7 +171,7 @@ def _move_by_tiles(
                 means = kernels.mean_centroids(found.sums, around.metric, before)
                 # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
                 refills = _refills(found, measured, around) if refills is None else refills
-                refilled += _refill(means, found, refills)
+                refilled += _refill(means, found.sums.counts, refills)
                 inertia = found.inertia.value()
                 unchanged = unchanged and np.array_equal(means, before)
                 yield means
@@ -171,11 +184,11 @@ def _move_by_tiles(
     return _Moved(stored, inertia, refilled, unchanged)
 
 
-def _refill(means: NDArray[np.float32], found: Assigned, refills: Iterator[NDArray[np.float32]]) -> int:
+def _refill(means: NDArray[np.float32], counts: NDArray[np.int64], refills: Iterator[NDArray[np.float32]]) -> int:
     """Move the centroids of empty clusters, lowest first, for as long as there are refills; how many were moved."""
     moved = 0
     # The clusters come first in zip: a refill is taken only where there is a cluster for it.
-    for cluster, vector in zip(np.flatnonzero(found.sums.counts == 0), refills, strict=False):
+    for cluster, vector in zip(np.flatnonzero(counts == 0), refills, strict=False):
         means[cluster] = vector
         moved += 1
     return moved

@@ -1,8 +1,7 @@
-"""The passes of clustering: statistics, Lloyd's assign-and-sum, labels with the nearest of each cluster."""
+"""The passes of clustering: statistics, labels, and with them the nearest of each cluster."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -13,10 +12,7 @@ from streamcurate import kernels
 from streamcurate.embeddings.fingerprint import unit_digest
 from streamcurate.kernels import (
     Backend,
-    ClusterSums,
     ExactTotal,
-    FarthestRows,
-    FixedPoint,
     Metric,
     NearestSelection,
     PreparedCentroids,
@@ -26,8 +22,6 @@ from streamcurate.streaming import Block, Cost, State
 
 Columns = tuple[NDArray[Any], ...]
 
-# Empty clusters refilled after one pass, at most; the rest wait for the next pass.
-REFILLS = 1024
 _LARGEST_BLOCK_ROWS = 1 << 16
 
 
@@ -38,11 +32,12 @@ class Searching(NamedTuple):
     centroids: PreparedCentroids | None
 
 
-def centroids_ready(state: State, backend: Backend, metric: Metric) -> Searching:
-    """Make the array ``centroids`` of a pass's state ready; None where the state has none."""
+def centroids_ready(state: State, backend: Backend, metric: Metric, drift: float = 0.0) -> Searching:
+    """Make the array ``centroids`` of a pass's state ready, after those ``before`` where it has them; None without."""
     if "centroids" not in state:
         return Searching(backend, None)
-    return Searching(backend, backend.prepare_centroids(state["centroids"], metric))
+    before = state.get("before")
+    return Searching(backend, backend.prepare_centroids(state["centroids"], metric, before, drift))
 
 
 def nearest_cost(clusters: int, dims: int, *, held: int, row_bytes: int, beside: int = 0) -> Cost:
@@ -64,8 +59,8 @@ def nearest_cost(clusters: int, dims: int, *, held: int, row_bytes: int, beside:
         thread_bytes=kernels.nearest_workspace_bytes(_LARGEST_BLOCK_ROWS, dims, clusters) + beside,
         row_bytes=row_bytes,
         row_operations=2 * dims * clusters,
-        # On a GPU they are held as given and laid out for the search, with norms, order and bounds beside.
-        device_bytes=(8 * dims + 64) * clusters,
+        # On a GPU they are held as given and as float16 in panels of 64 dims, with norms, order and bounds beside.
+        device_bytes=(8 * -(-dims // 64) * 64 + 64) * clusters + 64 * dims,
     )
 
 
@@ -125,99 +120,6 @@ class StatisticsPass:
 
 
 @dataclass(frozen=True)
-class Assigned:
-    """What a pass of Lloyd's algorithm found.
-
-    Attributes
-    ----------
-    sums : ClusterSums
-    inertia : ExactTotal
-    farthest : FarthestRows
-        Candidates to refill empty clusters with.
-    """
-
-    sums: ClusterSums
-    inertia: ExactTotal
-    farthest: FarthestRows
-
-    def combine(self, part: Assigned) -> Assigned:
-        """Both together; adds into these sums."""
-        return Assigned(
-            self.sums.combine(part.sums), self.inertia.combine(part.inertia), self.farthest.combine(part.farthest)
-        )
-
-
-class _Summing:
-    """How passes that give :class:`Assigned` put their parts together, and give their sums away to be added."""
-
-    clusters: int
-    fixed_point: FixedPoint
-
-    def combine(self, total: Assigned, part: Assigned) -> Assigned:
-        """Both together; adds into ``total``."""
-        return total.combine(part)
-
-    def finalize(self, total: Assigned | None) -> Assigned:
-        """The sums over all clusters, touched or not."""
-        assert total is not None
-        return replace(total, sums=total.sums.dense())
-
-    def sums_bytes(self, dims: int) -> int:
-        """Of the arrays that :meth:`detach` gives."""
-        return 8 * self.clusters * (self.fixed_point.limbs * dims + 1)
-
-    def detach(self, total: Assigned) -> tuple[Assigned, dict[str, NDArray[np.int64]]]:
-        """The sums' limbs and the counts, and what is left."""
-        sums = total.sums.dense()
-        arrays: dict[str, NDArray[np.int64]] = {f"limb-{limb}": sums.limbs[limb] for limb in range(len(sums.limbs))}
-        arrays["counts"] = sums.counts[:, None]
-        dims = sums.limbs.shape[2]
-        return replace(total, sums=ClusterSums.empty(0, dims, sums.fixed_point)), arrays
-
-    def attach(self, rest: Assigned, arrays: Mapping[str, NDArray[np.int64]], first: int, last: int) -> Assigned:
-        """The sums of some clusters."""
-        fixed_point = rest.sums.fixed_point
-        limbs = np.stack([arrays[f"limb-{limb}"] for limb in range(fixed_point.limbs)])
-        return replace(rest, sums=ClusterSums(fixed_point, last - first, None, limbs, arrays["counts"][:, 0]))
-
-
-@dataclass(frozen=True)
-class AssignPass(_Summing):
-    """One pass of Lloyd's algorithm: every point to its nearest centroid, exact sums of each cluster's points."""
-
-    metric: Metric
-    fixed_point: FixedPoint
-    inertia: ExactTotal
-    clusters: int
-    name: str = "k-means pass"
-    reads_values: bool = True
-
-    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
-        """Centroids as given and as prepared, dense sums; for each row its label, value and share of the sums."""
-        sums = 8 * self.fixed_point.limbs * dims
-        return nearest_cost(self.clusters, dims, held=self.clusters * (sums + 16), row_bytes=48 + sums)
-
-    def prepare(self, state: State, backend: Backend) -> Searching:
-        """The centroids."""
-        return centroids_ready(state, backend, self.metric)
-
-    def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[Assigned, Columns]:
-        """Labels and sums of one block."""
-        backend, centroids = ready
-        assert centroids is not None
-        values = backend.upload(block.values)
-        labels, squared = backend.nearest(values, centroids)
-        return (
-            Assigned(
-                backend.cluster_sums(values, labels, self.metric, self.fixed_point, self.clusters),
-                self.inertia.add(squared),
-                kernels.farthest(squared, block.rows, min(REFILLS, self.clusters)),
-            ),
-            (),
-        )
-
-
-@dataclass(frozen=True)
 class TilePass:
     """Nearest among the centroids of one tile and those before; columns and outputs: labels and values.
 
@@ -258,51 +160,6 @@ class TilePass:
 
 
 @dataclass(frozen=True)
-class SumPass(_Summing):
-    """Exact sums over the clusters of one tile; columns: labels and values of all.
-
-    Attributes
-    ----------
-    clusters, first
-        As for :class:`TilePass`.
-    farthest : int
-        How many of the points farthest from their centroids to find.
-    """
-
-    metric: Metric
-    fixed_point: FixedPoint
-    inertia: ExactTotal
-    clusters: int
-    first: int
-    farthest: int
-    name: str = "sums of a tile"
-    reads_values: bool = True
-
-    def cost(self, dims: int, dtype: np.dtype[Any]) -> Cost:
-        """Dense sums of the tile; for each row its share of the sums."""
-        limbs = self.fixed_point.limbs
-        return Cost(fixed_bytes=self.clusters * (dims * (4 + 8 * limbs) + 16), row_bytes=64 + 8 * limbs * dims)
-
-    def prepare(self, state: State, backend: Backend) -> Backend:
-        """Only where to compute."""
-        return backend
-
-    def chunk(self, block: Block, columns: Columns, backend: Backend) -> tuple[Assigned, Columns]:
-        """Sums of one block."""
-        labels, values = columns
-        inside = (labels >= self.first) & (labels < self.first + self.clusters)
-        own = np.where(inside, labels - np.int32(self.first), np.int32(-1)).astype(np.int32, copy=False)
-        return (
-            Assigned(
-                backend.cluster_sums(block.values, own, self.metric, self.fixed_point, self.clusters),
-                self.inertia.add(values),
-                kernels.farthest(values, block.rows, self.farthest),
-            ),
-            (),
-        )
-
-
-@dataclass(frozen=True)
 class Labelled:
     """What a labels pass found beside the labels themselves.
 
@@ -336,6 +193,10 @@ class LabelPass:
         Which of labels and distances are wanted, in the order of the outputs.
     known : bool
         Labels and values come as columns, found before tile by tile; there is no state then.
+    again : bool
+        Labels and floors of the pass before come as columns, and its centroids in the state as ``before``.
+    drift : float
+        Centroids that moved by no more than this are left to the floors.
     """
 
     metric: Metric
@@ -347,6 +208,8 @@ class LabelPass:
     stream: tuple[int, ...] = ()
     writes: tuple[str, ...] = ("labels", "distances")
     known: bool = False
+    again: bool = False
+    drift: float = 0.0
     name: str = "labels"
 
     @property
@@ -359,16 +222,25 @@ class LabelPass:
         kept = self.clusters * (16 + 16 * self.keep)
         if self.known:
             return Cost(fixed_bytes=kept, thread_bytes=16 * self.clusters, row_bytes=96)
-        return nearest_cost(self.clusters, dims, held=kept, row_bytes=96, beside=16 * self.clusters)
+        if self.again:
+            kept += 4 * dims * self.clusters + kernels.moved_centroids_bytes(self.clusters, dims)
+        row_bytes = 160 if self.again else 96
+        return nearest_cost(self.clusters, dims, held=kept, row_bytes=row_bytes, beside=16 * self.clusters)
 
     def prepare(self, state: State, backend: Backend) -> Searching:
         """The centroids, where labels are not known."""
-        return centroids_ready(state, backend, self.metric)
+        return centroids_ready(state, backend, self.metric, self.drift)
 
     def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[Labelled, Columns]:
         """Labels and distances of one block."""
         backend, centroids = ready
-        labels, values = columns if centroids is None else backend.nearest(block.values, centroids)
+        if centroids is None:
+            labels, values = columns
+        elif self.again:
+            before, floors = columns
+            labels, values, _ = backend.relabel(block.values, centroids, before, floors)
+        else:
+            labels, values = backend.nearest(block.values, centroids)
         distances = kernels.distance_of(values, self.metric)
         selection = None
         if self.keep:

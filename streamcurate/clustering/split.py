@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
+from streamcurate.clustering.bundles import BundleFit, bundle_bytes, bundles_of, fit_bundle, fits_bundle
 from streamcurate.clustering.centroids import whole
 from streamcurate.clustering.fit import fit
 from streamcurate.clustering.passes import LabelPass
@@ -197,18 +198,36 @@ class _FitBucket:
         values, tags = rows.read(0, rows.rows), rows.tags()
         order = np.argsort(tags[:, 1], kind="stable")
         starts = np.searchsorted(tags[order, 1], np.arange(first, last + 1))
+        own = [order[starts[index] : starts[index + 1]] for index in range(last - first)]
+        leaves: dict[int, _Leaf] = {}
+        small = [
+            number for number, mine in enumerate(own) if fits_bundle(len(mine), rows.dims, self.level, self.measured)
+        ]
+        row_bytes = values[:1].nbytes
+        sizes = [bundle_bytes(len(own[at]), rows.dims, self.level, self.measured, row_bytes) for at in small]
         executor = around.executor.local
         budget = executor.budget.share(_WORK_SHARE / executor.budget.threads)
+
+        def fit_many(run: tuple[int, int]) -> list[tuple[int, _Leaf]]:
+            numbers = small[run[0] : run[1]]
+            mine = [own[number] for number in numbers]
+            edges = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum([len(part) for part in mine])])
+            clusters = np.array(numbers, dtype=np.int64) + first
+            fitted = fit_bundle(values[np.concatenate(mine)], edges, clusters, self.measured, self.level, around)
+            return [(numbers[at], leaf) for at, leaf in _bundled(fitted, edges, around)]
+
+        for found in executor.side_by_side(fit_many, bundles_of(sizes, budget.usable)):
+            leaves.update(found)
+        alone = [number for number in range(last - first) if number not in leaves]
         with SerialExecutor(budget, backend=executor.backend) as inline:
-            alone = replace(around, executor=inline, checkpoints=None)
+            inside = replace(around, executor=inline, checkpoints=None)
 
-            def fit_one(cluster: int) -> _Leaf:
-                mine = order[starts[cluster - first] : starts[cluster - first + 1]]
-                return _fit_cluster(MemoryRows(values[mine]), cluster, self.measured, self.level, alone)
+            def fit_one(number: int) -> _Leaf:
+                mine = MemoryRows(values[own[number]])
+                return _fit_cluster(mine, first + number, self.measured, self.level, inside)
 
-            leaves = list(executor.side_by_side(fit_one, range(first, last)))
-        parts = [tags[order[starts[index] : starts[index + 1]], 0] for index in range(last - first)]
-        return _joined(leaves, parts)
+            leaves.update(zip(alone, executor.side_by_side(fit_one, alone), strict=True))
+        return _joined([leaves[number] for number in range(last - first)], [tags[mine, 0] for mine in own])
 
 
 @dataclass(frozen=True)
@@ -231,6 +250,8 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
     mine = measured.part(Points.all_of(rows))
     wanted = replace(level, clusters=min(level.splits, rows.rows), splits=1, fit_rows=None, resampling=None)
     fitted = fit(mine, wanted, at)
+    if fitted.kept is not None:
+        fitted.kept.close()
     folder = at.scratch / at.name
     chunk = aligned_chunk_rows(rows.rows, 2 * rows.dims * wanted.clusters)
     outputs = (
@@ -260,6 +281,23 @@ def _fit_cluster(rows: RowSource, cluster: int, measured: Measured, level: Level
     number = np.zeros(wanted.clusters, dtype=np.int32)
     number[kept] = np.arange(len(kept), dtype=np.int32)
     return _Leaf(leaves[kept], sizes[kept], number[labels], distances, inertia)
+
+
+def _bundled(fitted: BundleFit, starts: NDArray[np.int64], around: Surroundings) -> Iterator[tuple[int, _Leaf]]:
+    """What a bundle gave, cluster by cluster, its empty leaves dropped; not those that have to be fitted alone."""
+    sizes = np.bincount(fitted.labels, minlength=len(fitted.centroids)).astype(np.int64, copy=False)
+    distances = kernels.distance_of(fitted.values, around.metric)
+    kept = sizes > 0
+    number = np.cumsum(kept) - 1  # through the bundle
+    for cluster in np.flatnonzero(fitted.found).tolist():
+        own = slice(fitted.edges[cluster], fitted.edges[cluster + 1])
+        rows = slice(starts[cluster], starts[cluster + 1])
+        mine = kept[own]
+        labels = (number[fitted.labels[rows]] - (number[own.start] - int(kept[own.start]) + 1)).astype(np.int32)
+        yield (
+            cluster,
+            _Leaf(fitted.centroids[own][mine], sizes[own][mine], labels, distances[rows], fitted.inertia[cluster]),
+        )
 
 
 def _joined(leaves: list[_Leaf], rows: list[NDArray[np.int64]]) -> _Bucket:

@@ -18,6 +18,7 @@ class Purpose(IntEnum):
     RESAMPLING = 5
     MINI_BATCH = 6
     SPLIT = 7
+    RECALL = 8
 
 
 def stream(level: int, step: int, purpose: Purpose, *further: int) -> tuple[int, ...]:

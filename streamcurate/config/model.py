@@ -16,6 +16,7 @@ METRICS = ("l2", "cosine")
 STRATEGIES = ("closest", "random")
 SEEDINGS = ("auto", "k-means++", "k-means||", "random")
 ALGORITHMS = ("lloyd", "minibatch")
+SEARCHES = ("exact", "faiss")
 
 # Labels are stored as int32.
 MOST_CLUSTERS = 2**31 - 1
@@ -23,7 +24,7 @@ _MOST_ROWS = 2**63 - 1
 # The seed is one 64-bit key of the random generator.
 _LARGEST_SEED = 2**64 - 1
 
-_LEVEL_KEYS = ("clusters", "splits", "iterations", "tolerance", "init", "algorithm", "fit_rows", "resampling")
+_LEVEL_KEYS = ("clusters", "splits", "iterations", "tolerance", "init", "algorithm", "fit_rows", "resampling", "search")
 _RESAMPLING_KEYS = ("steps", "rows_per_cluster", "strategy")
 _CONFIG_KEYS = ("metric", "seed", "subset", "levels")
 
@@ -83,6 +84,9 @@ class Level:
         Fit on a uniform sample of so many points, then label all of them.
     resampling : Resampling or None
         Resampled fits after the first one.
+    search : {"exact", "faiss"}
+        How final labels are found: exactly, or by an approximate index over the centroids, whose recall is measured
+        and reported. For very many clusters; needs the extra ``faiss``.
 
     Raises
     ------
@@ -105,6 +109,7 @@ class Level:
     algorithm: str = "lloyd"
     fit_rows: int | None = None
     resampling: Resampling | None = None
+    search: str = "exact"
 
     def __post_init__(self) -> None:
         _set(self, "clusters", whole_number("clusters", self.clusters, 1, MOST_CLUSTERS))
@@ -113,6 +118,12 @@ class Level:
         _set(self, "tolerance", share("tolerance", self.tolerance, "0 runs until no label changes"))
         choice("init", self.init, SEEDINGS)
         choice("algorithm", self.algorithm, ALGORITHMS)
+        choice("search", self.search, SEARCHES)
+        if self.search != "exact" and self.splits > 1:
+            raise ConfigError(
+                f"search: {self.search} with {self.splits:,} splits; a row of a level with splits is compared with the "
+                "leaves of its own cluster alone, which needs no index: leave search out"
+            )
         if self.fit_rows is not None:
             fix = "a fit needs at least as many rows as clusters; null fits on all rows"
             _set(self, "fit_rows", whole_number("fit_rows", self.fit_rows, self.clusters, _MOST_ROWS, fix))
@@ -253,7 +264,7 @@ class Config:
             "metric": self.metric,
             "seed": self.seed,
             "subset": self.subset,
-            "levels": [asdict(level) for level in self.levels],
+            "levels": [_level_mapping(level) for level in self.levels],
         }
 
     def identity(self) -> dict[str, Any]:
@@ -320,6 +331,13 @@ def _level(where: str, value: object) -> Level:
                         raise ConfigError(f"{key}: is missing; write {{steps: 9, rows_per_cluster: 5}}")
                 options["resampling"] = Resampling(**resampling)
         return Level(**options)
+
+
+def _level_mapping(level: Level) -> dict[str, Any]:
+    mapping = asdict(level)
+    if level.search == "exact":  # so that a run is still the same run for versions that know no other search
+        del mapping["search"]
+    return mapping
 
 
 def _set(instance: object, name: str, value: object) -> None:

@@ -20,9 +20,15 @@ if TYPE_CHECKING:
     from streamcurate.kernels.cpu.farthest import farthest
     from streamcurate.kernels.cpu.formula import distance_of, squared_distances_of_pairs
     from streamcurate.kernels.cpu.nearest import nearest, nearest_workspace_bytes
-    from streamcurate.kernels.cpu.prepare import prepare_centroids, prepared_centroids_bytes
+    from streamcurate.kernels.cpu.prepare import (
+        centroid_shifts,
+        moved_centroids_bytes,
+        prepare_centroids,
+        prepared_centroids_bytes,
+    )
     from streamcurate.kernels.cpu.quantise import quantise, quantised_distances
     from streamcurate.kernels.cpu.random import philox4x32, random_below, random_bits
+    from streamcurate.kernels.cpu.relabel import relabel
     from streamcurate.kernels.cpu.rows import formula_rows
     from streamcurate.kernels.cpu.selection import keys_of_distances, smallest_per_cluster
     from streamcurate.kernels.cpu.statistics import statistics
@@ -43,8 +49,11 @@ _HOMES = {
     "squared_distances_of_pairs": "cpu.formula",
     "nearest": "cpu.nearest",
     "nearest_workspace_bytes": "cpu.nearest",
+    "centroid_shifts": "cpu.prepare",
+    "moved_centroids_bytes": "cpu.prepare",
     "prepare_centroids": "cpu.prepare",
     "prepared_centroids_bytes": "cpu.prepare",
+    "relabel": "cpu.relabel",
     "quantise": "cpu.quantise",
     "quantised_distances": "cpu.quantise",
     "philox4x32": "cpu.random",
@@ -90,6 +99,7 @@ __all__ = [
     "Quantiser",
     "SeedingSpace",
     "Statistics",
+    "centroid_shifts",
     "cluster_sums",
     "distance_of",
     "farthest",
@@ -97,6 +107,7 @@ __all__ = [
     "get_backend",
     "keys_of_distances",
     "mean_centroids",
+    "moved_centroids_bytes",
     "nearest",
     "nearest_workspace_bytes",
     "philox4x32",
@@ -106,6 +117,7 @@ __all__ = [
     "quantised_distances",
     "random_below",
     "random_bits",
+    "relabel",
     "seeding_space",
     "smallest_per_cluster",
     "squared_distances_of_pairs",

@@ -45,8 +45,10 @@ class Backend(Protocol):
     def distance_of(self, values: Float64, metric: str) -> Float32:
         """Stored distances of formula values."""
 
-    def prepare_centroids(self, centroids: Float32, metric: str) -> PreparedCentroids:
-        """Centroids ready for :meth:`nearest`."""
+    def prepare_centroids(
+        self, centroids: Float32, metric: str, before: Float32 | None = None, drift: float = 0.0
+    ) -> PreparedCentroids:
+        """Centroids ready for :meth:`nearest`; with those of the pass before also for :meth:`relabel`."""
 
     def nearest(
         self,
@@ -54,8 +56,19 @@ class Backend(Protocol):
         prepared: PreparedCentroids,
         previous: tuple[Int32, Float64] | None = None,
         first_cluster: int = 0,
+        guesses: Int32 | None = None,
     ) -> tuple[Int32, Float64]:
-        """Label and formula value of each row."""
+        """Label and formula value of each row; guesses may save time."""
+
+    def relabel(
+        self,
+        rows: Array,
+        prepared: PreparedCentroids,
+        labels: Int32 | None = None,
+        floors: Float32 | None = None,
+        margin: float = 0.0,
+    ) -> tuple[Int32, Float64, Float32]:
+        """The same where labels of the pass before may be known, and lower bounds of the distances to all others."""
 
     def nearest_workspace_bytes(self, rows: int, dims: int, clusters: int) -> int:
         """Bytes one call of :meth:`nearest` uses."""

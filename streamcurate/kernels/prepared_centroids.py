@@ -11,6 +11,8 @@ from streamcurate.kernels.metric import Float32, Float64, Int32
 class PreparedCentroids:
     """Centroids laid out for :func:`nearest`; made once per pass by :func:`prepare_centroids`, shared by all threads.
 
+    What only one device needs is in its own subclass.
+
     Attributes
     ----------
     metric : "l2" or "cosine"
@@ -19,19 +21,19 @@ class PreparedCentroids:
     direct : bool
         True where the formula itself, over all pairs, is faster than screening; the arrays below are then empty.
     tile : int
-        Columns of one tile of scores, a multiple of 8.
+        Columns of one tile of scores.
     origin : (d,) float64
         Subtracted from rows and centroids before anything is rounded to float32.
     scale : float
         A power of two: the largest scaled coordinate of a centroid lies in [1, 2).
     columns : (padded k, d) float32
-        -2 scale (c - origin) in order of norm, padded by zeros to a multiple of 8.
+        -2 scale (c - origin) in order of norm, padded by zeros to whole registers.
     norms : (padded k,) float32
         |scale (c - origin)|^2, infinite for padding.
     order : (padded k,) int32
         The cluster of each column, -1 for padding.
-    bounds : (padded k / 8,) float64
-        Upper bound of the norms |scale (c - origin)| in each group of 8 columns.
+    bounds : float64
+        Upper bounds of the norms |scale (c - origin)|, of each column or of each group of them.
     """
 
     metric: str
@@ -57,6 +59,6 @@ class PreparedCentroids:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held beside the caller's centroids: about 4 d + 9 a cluster."""
+        """Bytes held beside the caller's centroids: about 4 d + 16 a cluster."""
         arrays = (self.origin, self.columns, self.norms, self.order, self.bounds)
         return sum(int(array.nbytes) for array in arrays)

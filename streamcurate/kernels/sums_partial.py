@@ -68,6 +68,19 @@ class ClusterSums:
         add_into(total, other)
         return total
 
+    def minus(self, other: ClusterSums) -> ClusterSums:
+        """These sums of a block less others of a block, over the clusters that either touches; a new object."""
+        if self.ids is None or other.ids is None:
+            raise ValueError("only sums over the clusters touched are subtracted")
+        ids = np.union1d(self.ids, other.ids)
+        limbs = np.zeros((self.fixed_point.limbs, len(ids), self.limbs.shape[2]), dtype=np.int64)
+        counts = np.zeros(len(ids), dtype=np.int64)
+        here, there = np.searchsorted(ids, self.ids), np.searchsorted(ids, other.ids)
+        limbs[:, here], counts[here] = self.limbs, self.counts
+        limbs[:, there] -= other.limbs
+        counts[there] -= other.counts
+        return ClusterSums(self.fixed_point, self.clusters, ids, limbs, counts)
+
     def dense(self) -> ClusterSums:
         """These sums over all clusters (themselves where they are so already)."""
         if self.ids is None:

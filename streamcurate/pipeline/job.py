@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.clustering.approximate import require_faiss
 from streamcurate.clustering.balance import warnings_of
 from streamcurate.clustering.hierarchy import build_level, check_usable, measure
 from streamcurate.clustering.surroundings import Surroundings
@@ -78,6 +79,9 @@ class Job:
 
     def finish(self, reuse: str | os.PathLike[str] | None) -> Tree:
         """Do whatever is left."""
+        for index, level in enumerate(self.config.levels):
+            if level.search == "faiss":  # said now, not after hours of fitting
+                require_faiss(f"levels[{index}]")
         began = time.monotonic()
         before: list[PassReport] = []  # of passes made before there is a log
         self.executor.on_pass = before.append

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from streamcurate.clustering.centroids import SMALLEST_TILE
-from streamcurate.clustering.passes import AssignPass, LabelPass
+from streamcurate.clustering.iteration import AssignPass
+from streamcurate.clustering.passes import LabelPass
 from streamcurate.clustering.seeding import require_memory
 from streamcurate.config import Config, Level
 from streamcurate.errors import DataError

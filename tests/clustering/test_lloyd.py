@@ -92,10 +92,10 @@ def test_refills_under_cosine_are_unit_rows(run):
 
 
 def test_no_more_refills_than_are_kept_each_pass(run, monkeypatch):
+    from streamcurate.clustering import iteration
     from streamcurate.clustering import lloyd as module
-    from streamcurate.clustering import passes
 
-    monkeypatch.setattr(passes, "REFILLS", 2)
+    monkeypatch.setattr(iteration, "REFILLS", 2)
     monkeypatch.setattr(module, "REFILLS", 2)
     values = np.arange(12, dtype=np.float32)[:, None] ** 2
     _, events = run(values, [[0], [1e6], [1e6], [1e6], [1e6]], 3)

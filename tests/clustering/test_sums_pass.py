@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from streamcurate import kernels
-from streamcurate.clustering.passes import AssignPass, SumPass
+from streamcurate.clustering.iteration import AssignPass, SumPass
 from streamcurate.kernels import get_backend
 from streamcurate.streaming import Block
 from streamcurate.streaming.exchange import StoredSums, add_slices

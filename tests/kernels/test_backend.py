@@ -14,8 +14,8 @@ from streamcurate.errors import InputError
 from streamcurate.kernels.backend import Backend
 from streamcurate.kernels.gpu.backend import GpuBackend, gpu_backend
 
-# Of a backend, not functions of the room.
-OWN = {"upload", "close"}
+# Of a backend: what keeps something, or has nothing to do with arithmetic.
+OWN = {"upload", "close", "prepare_centroids"}
 
 
 def declared():

@@ -15,8 +15,8 @@ from nearest_cases import gaussian, huge, lattice, mixed, neighbours, offset, re
 
 from streamcurate import kernels
 from streamcurate.kernels import workspace
+from streamcurate.kernels.cpu import choice, prepare
 from streamcurate.kernels.cpu import nearest as nearest_module
-from streamcurate.kernels.cpu import prepare
 
 METRICS = st.sampled_from(["l2", "cosine"])
 DTYPES = st.sampled_from([np.float16, np.float32])
@@ -71,7 +71,7 @@ def small_tiles(columns, rows, screened):
         context.setattr(prepare, "LARGEST_TILE", columns)
         if screened:
             context.setattr(prepare, "DIRECT_WORK", 0)
-        context.setattr(nearest_module, "_row_tile", lambda dims, clusters: rows)
+        context.setattr(nearest_module, "row_tile", lambda dims, clusters: rows)
         yield
 
 
@@ -79,9 +79,9 @@ def small_tiles(columns, rows, screened):
 @settings(max_examples=150, deadline=None)
 @given(
     seed=st.integers(0, 2**32), rows=st.integers(0, 90), clusters=st.integers(1, 300), dims=st.integers(1, 40),
-    dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 2048]), screened=st.booleans(),
+    dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 512]), screened=st.booleans(),
 )  # fmt: skip
-@example(seed=0, rows=70, clusters=1, dims=1, dtype=np.float32, metric="l2", columns=2048, screened=True)
+@example(seed=0, rows=70, clusters=1, dims=1, dtype=np.float32, metric="l2", columns=512, screened=True)
 @example(seed=0, rows=90, clusters=299, dims=9, dtype=np.float16, metric="l2", columns=32, screened=True)
 def test_labels_and_values_are_those_of_the_formula(
     scene, seed, rows, clusters, dims, dtype, metric, columns, screened
@@ -207,3 +207,97 @@ def test_other_dims_are_refused():
         kernels.prepare_centroids(np.zeros((0, 4), np.float32), "l2")
     with pytest.raises(ValueError, match="holds up to 1048576"):
         kernels.prepare_centroids(np.zeros((1, 2**20 + 1), np.float32), "l2")
+
+
+def _spectrum(rng, rows, clusters, dims):
+    # What leading coordinates are for: most of the spread along a few directions, which are not those of the axes.
+    scales = 1.0 / np.arange(1, dims + 1)
+    turn = np.linalg.qr(rng.standard_normal((dims, dims)))[0]
+    centres = rng.standard_normal((clusters, dims)) * scales @ turn
+    return centres[rng.integers(clusters, size=rows)] + 0.1 * rng.standard_normal((rows, dims)) / dims**0.5, centres
+
+
+def _plane(rng, rows, clusters, dims):
+    # No tail at all: everything lies in two dimensions of many.
+    turn = rng.standard_normal((2, dims))
+    return rng.standard_normal((rows, 2)) @ turn, rng.integers(-2, 3, (clusters, 2)) @ turn
+
+
+@contextmanager
+def forced(leading, dims, clusters):
+    """The search with so many leading coordinates, whatever it costs; gives what remembers that."""
+    with pytest.MonkeyPatch.context() as context:
+        context.setattr(choice, "candidates", lambda clusters, dims: (leading,))
+        context.setattr(choice, "axes_count", lambda dims: dims)
+        context.setattr(choice, "STEP", 4)
+        experience = choice.Experience()
+        for known in (False, True):
+            experience.chosen[dims, clusters.bit_length(), known] = (leading, 1)
+        yield experience
+
+
+@pytest.mark.parametrize("scene", [*SCENES, _spectrum, _plane])
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32), rows=st.integers(1, 90), clusters=st.integers(1, 300), dims=st.integers(2, 70),
+    leading=st.integers(1, 60), dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 512]),
+    guessed=st.sampled_from(["nothing", "anything", "nearly all", "the answer"]),
+)  # fmt: skip
+def test_leading_coordinates_and_guesses_change_no_answer(
+    scene, seed, rows, clusters, dims, leading, dtype, metric, columns, guessed
+):
+    leading = min(leading, dims - 1)
+    x, c = make(scene, seed, rows, clusters, dims, dtype)
+    expected_labels, expected_values = brute_force(x, c, metric)
+    rng = np.random.default_rng(seed)
+    guesses = None
+    if guessed == "anything":
+        guesses = rng.integers(-1, clusters + 2, rows).astype(np.int32)
+    elif guessed == "nearly all":
+        guesses = np.where(rng.random(rows) < 0.1, -1, rng.integers(clusters, size=rows)).astype(np.int32)
+    elif guessed == "the answer":
+        guesses = expected_labels.astype(np.int32)
+    with small_tiles(columns, 32, True), forced(leading, dims, clusters) as experience:
+        prepared = kernels.prepare_centroids(c, metric, experience)
+        labels, values = kernels.nearest(x, prepared, guesses=guesses)
+    np.testing.assert_array_equal(values, expected_values)
+    np.testing.assert_array_equal(labels, expected_labels)
+
+
+def test_leading_coordinates_rule_out_most_pairs(monkeypatch):
+    x, c = make(_spectrum, 0, 500, 400, 96, np.float32)
+    survived = []
+    original = nearest_module.sift_leading
+    monkeypatch.setattr(nearest_module, "sift_leading", lambda *arguments: survived.append(original(*arguments)))
+    expected = brute_force(x, c, "l2")
+    for guesses, most in ((None, 0.1), (expected[0].astype(np.int32), 0.02)):
+        with forced(16, 96, 400) as experience:
+            labels, _ = kernels.nearest(x, kernels.prepare_centroids(c, "l2", experience), guesses=guesses)
+        np.testing.assert_array_equal(labels, expected[0])
+        assert 0 < sum(survived) < most * 500 * 400
+        survived.clear()
+
+
+@pytest.mark.parametrize("fastest", [choice.PLAIN, 24, 32])
+def test_the_search_is_chosen_by_what_its_first_tiles_took(monkeypatch, fastest):
+    x, c = make(_spectrum, 0, 8000, 500, 128, np.float32)
+    used = []
+    report = choice.Choice.report
+
+    def reported(self, known, leading, rows, seconds):
+        used.append(leading)
+        report(self, known, leading, rows, rows * (1.0 + abs(leading - fastest)))
+
+    monkeypatch.setattr(choice.Choice, "report", reported)
+    experience = choice.Experience()
+    with small_tiles(512, 16, True):
+        expected = kernels.nearest(x, kernels.prepare_centroids(c, "l2", experience))
+        assert used[0] == choice.PLAIN
+        assert used[-1] == fastest
+        # Settled before long: every choice away from the fastest costs.
+        assert sum(leading != fastest for leading in used[len(used) // 2 :]) == 0
+        used.clear()
+        # The next pass knows.
+        again = kernels.nearest(x, kernels.prepare_centroids(c, "l2", experience))
+    assert set(used) == {fastest}
+    np.testing.assert_array_equal(again[0], expected[0])

@@ -1,0 +1,186 @@
+"""What an iteration leaves to the next, so that it costs what changed: labels, their floors, sums, and how far to look.
+
+All of it is made again where it is lost; none of it changes a result.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate import kernels
+from streamcurate.clustering.centroids import has_room
+from streamcurate.clustering.iteration import Assigned, AssignPass, share_within
+from streamcurate.clustering.passes import LabelPass
+from streamcurate.clustering.surroundings import Measured, Surroundings
+from streamcurate.kernels import ClusterSums
+from streamcurate.storage import StoredArray, create_array
+from streamcurate.streaming import Output, State
+from streamcurate.tree.level import aligned_chunk_rows
+
+# A pass of fewer operations is over before files for its labels would be written.
+_FEWEST_OPERATIONS = 1e9
+# Running sums stay in this process where they take no more than this share of its memory.
+_SUMS_SHARE = 1 / 8
+# Sums of moved points count each twice: they gain while fewer than so many move.
+_MOVING_SHARE = 0.4
+# Floors are sought so far beyond the nearest centroid, as multiples of how far nearly all centroids moved last; and as
+# shares of the root mean squared distance: at least (ties aside, all points gain from it), and at most (measured on
+# text embeddings: beyond, the pairs to look at cost more than the searches they spare).
+_MARGIN_PER_SHIFT = 2.0
+_SMALLEST_MARGIN, _LARGEST_MARGIN = 0.003, 0.03
+_NEARLY_ALL = 0.9
+_DRIFTS = np.linspace(0.0, 1.0, 41)
+
+
+@dataclass
+class _Left:
+    """Of the pass before."""
+
+    labels: StoredArray
+    floors: StoredArray
+    centroids: NDArray[np.float32]
+    shifts: NDArray[np.float64]
+    gaps: NDArray[np.int64]
+    changed: int
+
+
+class KeptLabels:
+    """Keeps labels and sums between the iterations of one fit.
+
+    Parameters
+    ----------
+    measured : Measured
+        The points.
+    clusters : int
+    work : AssignPass
+        The pass that keeps nothing.
+    around : Surroundings
+    """
+
+    def __init__(self, measured: Measured, clusters: int, work: AssignPass, around: Surroundings) -> None:
+        source = measured.points.source
+        self._measured, self._around = measured, around
+        self._operations = 2 * source.dims * clusters
+        worth = measured.points.count * self._operations >= _FEWEST_OPERATIONS
+        # A GPU searches again in less time than it would take to find out which rows need it.
+        on_host = around.executor.budget.device is None
+        self._wanted = worth and on_host and has_room(replace(work, keeps=True), measured, around)
+        self.keeps_sums = self._wanted and work.sums_bytes(source.dims) <= around.executor.budget.usable * _SUMS_SHARE
+        self._folder = around.scratch / around.name / "labels"
+        self._left: _Left | None = None
+        self._sums: ClusterSums | None = None
+        self._passes = 0
+        self._margin = 0.0
+        self._outputs: tuple[Output, ...] = ()
+
+    def next_pass(
+        self, work: AssignPass, centroids: NDArray[np.float32]
+    ) -> tuple[AssignPass, State, Sequence[StoredArray], Sequence[Output]]:
+        """The pass over these centroids, its state, columns and outputs."""
+        state = {"centroids": centroids}
+        if not self._wanted:
+            return work, state, (), ()
+        self._passes += 1
+        self._outputs = tuple(
+            Output(self._create(f"{name}-{self._passes}", dtype), fill)
+            for name, dtype, fill in (("labels", np.int32, -1), ("floors", np.float32, 0.0))
+        )
+        if self._left is None:
+            return replace(work, keeps=True, margin=self._margin), state, (), self._outputs
+        left = self._left
+        moves = self._sums is not None and left.changed < _MOVING_SHARE * self._measured.points.count
+        again = replace(
+            work, keeps=True, again=True, moves=moves, margin=self._margin, drift=_best_drift(left.shifts, left.gaps)
+        )
+        return again, state | {"before": left.centroids}, (left.labels, left.floors), self._outputs
+
+    def absolute(self, work: AssignPass, first: int, last: int, found: Assigned) -> ClusterSums:
+        """The sums of clusters ``first`` to ``last`` over all points, from what a pass found."""
+        if not work.moves:
+            return found.sums
+        assert self._sums is not None
+        before = self._sums
+        part = ClusterSums(
+            before.fixed_point, last - first, None, before.limbs[:, first:last], before.counts[first:last]
+        )
+        # Adds in place: the running sums are up to date now.
+        return part.combine(found.sums)
+
+    def finish(
+        self,
+        work: AssignPass,
+        found: Assigned,
+        sums: Sequence[ClusterSums],
+        centroids: NDArray[np.float32],
+        means: NDArray[np.float32],
+    ) -> None:
+        """Take over what the pass over ``centroids`` left, from which ``means`` follow.
+
+        ``sums`` are the absolute ones, slice by slice, where these are kept at all.
+        """
+        if not work.keeps:
+            return
+        if sums and not work.moves:
+            self._sums = _joined(sums)
+        assert found.gaps is not None
+        labels, floors = (output.array for output in self._outputs)
+        shifts = kernels.centroid_shifts(centroids, means)
+        spread = float(np.sqrt(found.inertia.value() / max(self._measured.points.count, 1)))
+        wanted = _MARGIN_PER_SHIFT * float(np.quantile(shifts, _NEARLY_ALL))
+        self._margin = (
+            max(wanted, _SMALLEST_MARGIN * spread) if wanted <= _LARGEST_MARGIN * spread else _SMALLEST_MARGIN * spread
+        )
+        if self._left is not None:
+            for array in (self._left.labels, self._left.floors):
+                shutil.rmtree(array.path, ignore_errors=True)
+        self._left = _Left(labels, floors, centroids, shifts, found.gaps, found.changed)
+
+    def for_labels(self, work: LabelPass) -> tuple[LabelPass, State, Sequence[StoredArray]] | None:
+        """A labels pass over the means of the last pass as one that follows it: itself, further state, columns."""
+        left = self._left
+        if left is None:
+            return None
+        again = replace(work, again=True, drift=_best_drift(left.shifts, left.gaps))
+        return again, {"before": left.centroids}, (left.labels, left.floors)
+
+    def close(self) -> None:
+        """Remove what is kept."""
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._left = self._sums = None
+
+    def _create(self, name: str, dtype: type[np.generic]) -> StoredArray:
+        path = Path(self._folder, name)
+        self._folder.mkdir(parents=True, exist_ok=True)
+        rows = self._measured.points.source.rows
+        chunk = aligned_chunk_rows(rows, self._operations)
+        return create_array(path, (rows,), dtype, chunk, durable=False, overwrite=True)
+
+
+def _joined(sums: Sequence[ClusterSums]) -> ClusterSums:
+    if len(sums) == 1:
+        return sums[0]
+    limbs = np.concatenate([part.limbs for part in sums], axis=1)
+    counts = np.concatenate([part.counts for part in sums])
+    return ClusterSums(sums[0].fixed_point, len(counts), None, limbs, counts)
+
+
+def _best_drift(shifts: NDArray[np.float64], gaps: NDArray[np.int64]) -> float:
+    """How far a centroid may move and still be left to the floors, so that the least is searched.
+
+    Points whose gap the drift uses up are searched for among all centroids, the others among those that moved farther.
+    """
+    best, least = 0.0, np.inf
+    ordered = np.sort(shifts)
+    for drift in np.unique(np.quantile(ordered, _DRIFTS, method="lower")).tolist():
+        moved = 1.0 - np.searchsorted(ordered, drift, side="right") / len(ordered)
+        full = share_within(gaps, drift)
+        cost = full + (1.0 - full) * moved
+        if cost < least:
+            best, least = drift, cost
+    return best
