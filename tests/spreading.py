@@ -45,6 +45,7 @@ SMALL = (
     ("streamcurate.streaming.dask.connection", "_CONNECT_SECONDS", 5),
     # Checkpoints of everything, so that what a resumed run finds differs from kill to kill.
     ("streamcurate.clustering.lloyd", "CHECKPOINT_SECONDS", 0.0),
+    ("streamcurate.clustering.kept_labels", "_FEWEST_OPERATIONS", 0),
 )
 
 

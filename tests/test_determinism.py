@@ -10,7 +10,8 @@ import pytest
 import zarr
 
 import streamcurate as sc
-from streamcurate.clustering import centroids, fit, sample_rows, split
+from streamcurate.clustering import centroids, fit, kept_labels, sample_rows, split
+from streamcurate.kernels.cpu import prepare
 from streamcurate.storage import create_array, create_group
 from streamcurate.streaming import MemoryBudget, budget, shuffle
 from streamcurate.streaming.shuffle import SortedRecords
@@ -81,6 +82,15 @@ def small_blocks(monkeypatch, most: int) -> None:
 def test_blocks_threads_and_prefetch(world, plain, monkeypatch, most, threads, prefetch):
     small_blocks(monkeypatch, most)
     assert world.digest(threads=threads, prefetch=prefetch) == plain
+
+
+@pytest.mark.parametrize("sums_share", [1.0, 0.0])
+def test_labels_and_sums_kept_between_iterations(world, plain, monkeypatch, sums_share):
+    small_blocks(monkeypatch, 90)
+    monkeypatch.setattr(kept_labels, "_FEWEST_OPERATIONS", 0)
+    monkeypatch.setattr(kept_labels, "_SUMS_SHARE", sums_share)
+    monkeypatch.setattr(prepare, "DIRECT_WORK", 0)  # so that there are floors
+    assert world.digest(threads=3) == plain
 
 
 @pytest.mark.parametrize("chunk_rows", [13, 500])

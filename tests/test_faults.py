@@ -361,7 +361,8 @@ BIG = {
 @pytest.fixture(scope="module")
 def big(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("big")
-    store_of(folder / "e.zarr", clumps(30_000, 16), 2000)
+    # Enough for iterations to keep labels.
+    store_of(folder / "e.zarr", clumps(30_000, 48), 2000)
     (folder / "levels.yaml").write_text(json.dumps(BIG))
     return folder
 
