@@ -49,9 +49,9 @@ CASES = (
     Case("real", 0, 384, 1000, "float16", everyone=True),
     Case("real", 0, 384, 4000, "float16", everyone=True),
     Case("clustered", 40_000, 384, 1000, "float16", everyone=True),
-    Case("clustered", 40_000, 384, 4000, "float16"),
-    Case("clustered", 20_000, 768, 4000, "float32"),
-    Case("clustered", 20_000, 1024, 4000, "float16"),
+    Case("clustered", 60_000, 384, 4000, "float16"),
+    Case("clustered", 30_000, 768, 4000, "float32"),
+    Case("clustered", 24_000, 1024, 4000, "float16"),
     Case("isotropic", 30_000, 384, 1000, "float32"),
 )
 QUICK = (

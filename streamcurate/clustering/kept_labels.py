@@ -5,6 +5,7 @@ All of it is made again where it is lost; none of it changes a result.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -72,7 +73,8 @@ class KeptLabels:
         on_host = around.executor.budget.device is None
         self._wanted = worth and on_host and has_room(replace(work, keeps=True), measured, around)
         self.keeps_sums = self._wanted and work.sums_bytes(source.dims) <= around.executor.budget.usable * _SUMS_SHARE
-        self._folder = around.scratch / around.name / "labels"
+        # A name of its own: what a worker of a driver that is gone still writes is not read here.
+        self._folder = around.scratch / around.name / f"labels-{os.urandom(4).hex()}"
         self._left: _Left | None = None
         self._sums: ClusterSums | None = None
         self._passes = 0

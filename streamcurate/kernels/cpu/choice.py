@@ -29,11 +29,11 @@ _MOST_AXES = 384
 _FEWEST_CLUSTERS = 128
 _FEWEST_DIMS = 48
 # Rows of a pass seen before axes are sought, as a multiple of those that the search for them costs.
-_WORTH = 8
+_WORTH = 4
 _MANY_CLUSTERS = 2048
 _TRIALS = 2
 # Passes between two measurements, once a choice has been made.
-_TRUSTED = 8
+_TRUSTED = 4
 # Where the first guess takes so many times longer than all coordinates at once, no neighbour of it is tried.
 _HOPELESS = 1.5
 # Candidates laid out at a time: the best so far, and the one on trial.
@@ -90,8 +90,8 @@ class _Measured:
         self.seconds[leading] = min(self.seconds.get(leading, math.inf), seconds)
         self.trials[leading] = self.trials.get(leading, 0) + 1
 
-    def tried(self, leading: int) -> bool:
-        return self.trials.get(leading, 0) >= _TRIALS
+    def tried(self, leading: int, trials: int) -> bool:
+        return self.trials.get(leading, 0) >= trials
 
     def best(self) -> int:
         return min(self.seconds, key=self.seconds.__getitem__)
@@ -161,7 +161,7 @@ class Choice:
             return measured.best()
         key = (*self._key, known)
         remembered, passes = self._experience.chosen.get(key, (None, 0))
-        if remembered is not None and not measured.seconds and (remembered == PLAIN or passes % _TRUSTED):
+        if remembered is not None and not measured.seconds and passes % _TRUSTED:
             measured.add(remembered, math.inf)
             measured.settled = True
             self._experience.chosen[key] = (remembered, passes + 1)
@@ -169,7 +169,7 @@ class Choice:
         if remembered is None and self._rows < _WORTH * self._preparation:
             return PLAIN
         for leading in self._to_try(measured, remembered):
-            if not measured.tried(leading):
+            if not measured.tried(leading, _TRIALS if remembered is None else 1):
                 return leading
         measured.settled = True
         best = measured.best()
@@ -181,7 +181,7 @@ class Choice:
     def _to_try(self, measured: _Measured, remembered: int | None) -> list[int]:
         """A first guess, all coordinates at once, and then neighbours of the best for as long as they are better."""
         dims = self._columns.shape[1]
-        hint = remembered or self._experience.hints.get(dims) or dims / 7
+        hint = remembered or self._experience.hints.get(dims) or dims / 3
         wanted = [min(self._candidates, key=lambda leading: abs(leading - hint)), PLAIN]
         pruned = {leading: value for leading, value in measured.seconds.items() if leading != PLAIN}
         if pruned:
