@@ -24,7 +24,7 @@ PLAIN = 0
 """The choice of no leading coordinates: scores over all of them."""
 
 _CANDIDATES = (16, 24, 32, 48, 64, 80, 96, 128, 160, 192, 256)
-_MOST_AXES = 384
+_MOST_AXES = 256
 # Fewer centroids, or dims, cannot win back the projection of the rows.
 _FEWEST_CLUSTERS = 128
 _FEWEST_DIMS = 48
@@ -32,6 +32,7 @@ _FEWEST_DIMS = 48
 _WORTH = 4
 _MANY_CLUSTERS = 2048
 _TRIALS = 2
+_TRIAL_ROWS = 256
 # Passes between two measurements, once a choice has been made.
 _TRUSTED = 4
 # Where the first guess takes so many times longer than all coordinates at once, no neighbour of it is tried.
@@ -120,9 +121,14 @@ class Choice:
         self._projected: Projected | None = None
         self._built: dict[int, LeadingColumns] = {}
         self._lock = threading.Lock()
-        clusters_sampled = min(clusters, 4 * columns.shape[1])
+        clusters_sampled = min(clusters, 2 * columns.shape[1])
         axes = 0 if columns.shape[1] in self._experience.axes else 6 * clusters_sampled / max(clusters, 1)
         self._preparation = axes_count(columns.shape[1]) * (1 + axes)
+
+    def rows(self, known: bool, most: int) -> int:
+        """Rows of the next tile: a choice on trial, which may be many times slower, is given few."""
+        settled = not self._candidates or self._measured[known].settled
+        return most if settled or self._rows < _WORTH * self._preparation else min(most, _TRIAL_ROWS)
 
     def take(self, known: bool) -> LeadingColumns | None:
         """What to search the next tile of rows with; None: all coordinates at once."""

@@ -33,7 +33,7 @@ from streamcurate.kernels.metric import Float32, Float64
 
 _UNIT = 2.0**-24
 # Centroids looked at for the axes, as a multiple of the dims.
-_SAMPLED = 4
+_SAMPLED = 2
 _ROUNDS = 3
 
 

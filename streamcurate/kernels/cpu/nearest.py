@@ -141,9 +141,11 @@ def nearest(
     if previous is not None:
         labels[:] = previous[0]
         values[:] = np.where(labels < 0, np.inf, previous[1])
-    step = row_tile(prepared.dims, prepared.clusters)
-    for start in range(0, len(rows), step):
+    most, start = row_tile(prepared.dims, prepared.clusters), 0
+    while start < len(rows):
+        step = most if prepared.choice is None else prepared.choice.rows(guesses is not None, most)
         part = slice(start, min(start + step, len(rows)))
+        start = part.stop
         exact = formula_rows(rows[part], prepared.metric)
         if prepared.direct:
             _merge_direct(exact, prepared, labels[part], values[part], first_cluster)

@@ -111,9 +111,11 @@ def _search(
     margin: float,
 ) -> None:
     """Search for some of the rows; their answers are replaced where there are better ones, floors by lower ones."""
-    step = row_tile(prepared.dims, prepared.clusters)
-    for start in range(0, len(which), step):
-        part = which[start : start + step]
+    most, start = row_tile(prepared.dims, prepared.clusters), 0
+    assert prepared.choice is not None
+    while start < len(which):
+        part = which[start : start + prepared.choice.rows(bool(labels[which[start]] >= 0), most)]
+        start += len(part)
         exact = formula_rows(rows[part], prepared.metric)
         found, best, low = labels[part], values[part], np.empty(len(part), dtype=np.float32)
         own = found if places is None else places[found]
