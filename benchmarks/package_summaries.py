@@ -72,7 +72,7 @@ def main() -> None:
                 for number, (off, within) in enumerate(zip(difference, WITHIN, strict=True), start=1)
             },
             "the degenerate top level is reported": any("level 3 is degenerate" in text for text in tree.warnings),
-            "at most 40 s": seconds <= 40,
+            "at most 15 s": seconds <= 15,
         },
         options.json,
     )
