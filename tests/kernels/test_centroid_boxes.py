@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nearest_cases import gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
+from nearest_cases import brute_force, gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
 
 from streamcurate import kernels
 from streamcurate.kernels.cpu import centroid_boxes
@@ -16,20 +16,6 @@ from streamcurate.kernels.cpu import centroid_boxes
 METRICS = st.sampled_from(["l2", "cosine"])
 DTYPES = st.sampled_from([np.float16, np.float32])
 SCENES = [gaussian, repeated, lattice, neighbours, offset, huge, tiny, mixed]
-
-
-def brute_force(rows, centroids, metric):
-    x = rows.astype(np.float64)
-    if metric == "cosine":
-        squared = np.zeros(len(x))
-        for j in range(x.shape[1]):
-            squared += x[:, j] * x[:, j]
-        norms = np.sqrt(squared)
-        x = x / np.where(norms == 0, 1, norms)[:, None]
-    values = np.zeros((len(x), len(centroids)))
-    for j in range(x.shape[1]):
-        values += (x[:, j, None] - centroids[:, j].astype(np.float64)) ** 2
-    return values.argmin(axis=1), values.min(axis=1)
 
 
 def make(scene, seed, rows, clusters, dims, dtype):

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from nearest_cases import gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
+from nearest_cases import brute_force, gaussian, huge, lattice, mixed, neighbours, offset, repeated, tiny
 
 from streamcurate import kernels
 from streamcurate.kernels import workspace
@@ -20,21 +20,6 @@ from streamcurate.kernels.cpu import nearest as nearest_module
 
 METRICS = st.sampled_from(["l2", "cosine"])
 DTYPES = st.sampled_from([np.float16, np.float32])
-
-
-def brute_force(rows, centroids, metric):
-    """The formula for all pairs at once: NumPy's float64 operations, one coordinate after the other."""
-    x = rows.astype(np.float64)
-    if metric == "cosine":
-        squared = np.zeros(len(x))
-        for j in range(x.shape[1]):
-            squared += x[:, j] * x[:, j]
-        norms = np.sqrt(squared)
-        x = x / np.where(norms == 0, 1, norms)[:, None]
-    values = np.zeros((len(x), len(centroids)))
-    for j in range(x.shape[1]):
-        values += (x[:, j, None] - centroids[:, j].astype(np.float64)) ** 2
-    return values.argmin(axis=1), values.min(axis=1)
 
 
 def _unlike_norms(rng, rows, clusters, dims):

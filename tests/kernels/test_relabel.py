@@ -8,27 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from nearest_cases import gaussian, huge, lattice, neighbours, offset, repeated, tiny
+from nearest_cases import all_pairs, gaussian, huge, lattice, neighbours, offset, repeated, tiny
 
 from streamcurate import kernels
 from streamcurate.kernels.cpu import choice, prepare
 from streamcurate.kernels.cpu import nearest as nearest_module
 
 SCENES = [gaussian, repeated, lattice, neighbours, offset, huge, tiny]
-
-
-def brute_force(rows, centroids, metric):
-    x = rows.astype(np.float64)
-    if metric == "cosine":
-        squared = np.zeros(len(x))
-        for j in range(x.shape[1]):
-            squared += x[:, j] * x[:, j]
-        norms = np.sqrt(squared)
-        x = x / np.where(norms == 0, 1, norms)[:, None]
-    values = np.zeros((len(x), len(centroids)))
-    for j in range(x.shape[1]):
-        values += (x[:, j, None] - centroids[:, j].astype(np.float64)) ** 2
-    return values
 
 
 @contextmanager
@@ -63,7 +49,7 @@ def test_labels_values_and_floors_from_pass_to_pass(
     rng = np.random.default_rng(seed)
     x, c = scene(rng, rows, clusters, dims)
     x, c = np.clip(x, -3e38, 3e38).astype(np.float32), np.clip(c, -3e38, 3e38).astype(np.float32)
-    spread = float(np.sqrt(np.mean(brute_force(x, c, metric).min(axis=1))))
+    spread = float(np.sqrt(np.mean(all_pairs(x, c, metric).min(axis=1))))
     labels = floors = before = None
     with small(min(leading, dims - 1), dims) as experience:
         for move in [0.0, *moves]:
@@ -76,7 +62,7 @@ def test_labels_values_and_floors_from_pass_to_pass(
                 drift = left * float(kernels.centroid_shifts(before, c).max())
             prepared = prepare.prepare_centroids(c, metric, experience, before, drift)
             labels, values, floors = kernels.relabel(x, prepared, labels, floors, margin * spread)
-            pairs = brute_force(x, c, metric)
+            pairs = all_pairs(x, c, metric)
             np.testing.assert_array_equal(values, pairs.min(axis=1))
             np.testing.assert_array_equal(labels, pairs.argmin(axis=1))
             pairs[np.arange(rows), labels] = np.inf
@@ -114,14 +100,14 @@ def test_only_rows_that_a_move_can_concern_are_searched(monkeypatch, leading):
         prepared = kernels.prepare_centroids(moved, "l2", experience, c, 0.1)
         labels, values, _ = kernels.relabel(x, prepared, labels, floors, 1.0)
         assert 0 < sum(columns) < 0.35 * 600 * 150
-    pairs = brute_force(x, moved, "l2")
+    pairs = all_pairs(x, moved, "l2")
     np.testing.assert_array_equal(labels, pairs.argmin(axis=1))
     np.testing.assert_array_equal(values, pairs.min(axis=1))
 
 
 def test_floors_reach_as_far_as_the_margin():
     x, c = _bunches(1)
-    pairs = brute_force(x, c, "l2")
+    pairs = all_pairs(x, c, "l2")
     nearest = np.sqrt(pairs.min(axis=1))
     pairs[np.arange(len(x)), pairs.argmin(axis=1)] = np.inf
     second = np.sqrt(pairs.min(axis=1))
@@ -134,7 +120,7 @@ def test_floors_reach_as_far_as_the_margin():
 def test_few_pairs_need_no_floors():
     x, c = _bunches(2, clusters=4, dims=3)
     labels, _, floors = kernels.relabel(x, kernels.prepare_centroids(c, "l2"))
-    np.testing.assert_array_equal(labels, brute_force(x, c, "l2").argmin(axis=1))
+    np.testing.assert_array_equal(labels, all_pairs(x, c, "l2").argmin(axis=1))
     assert not floors.any()
 
 
