@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from streamcurate import kernels
 from streamcurate.clustering import plus_plus
 from streamcurate.clustering.centroids import centre_vectors
-from streamcurate.clustering.iteration import REFILLS
+from streamcurate.clustering.iteration import REFILLS, least_apart
 from streamcurate.clustering.seeding import choose_method
 from streamcurate.clustering.streams import Purpose, stream
 from streamcurate.clustering.surroundings import Measured, Surroundings
@@ -36,8 +36,6 @@ _MOST_DIMS = 1 << 15
 _BUNDLE_BYTES = 32 << 20
 # Exponents whose powers of two are normal float64 numbers, with room to spare.
 _NORMAL = 900
-# Under cosine the formula gives about 1e-32 for a row on its own centroid; nothing this near is worth a cluster.
-_NOT_APART = 1e-12
 
 
 @dataclass(frozen=True)
@@ -159,7 +157,7 @@ def _seeds(
     scales = np.array([np.ldexp(1.0, spaces[size.bit_length()].exponent) for size in sizes.tolist()])
     counts = {count: plus_plus.trials(count) for count in set(wanted.tolist())}
     tries = np.array([counts[count] for count in wanted.tolist()], dtype=np.int64)
-    batches = np.minimum(plus_plus._BATCH_BYTES // (8 * sizes), plus_plus._LARGEST_BATCH)
+    batches = np.minimum(plus_plus.BATCH_BYTES // (8 * sizes), plus_plus.LARGEST_BATCH)
     prefix = stream(around.level, around.step, Purpose.PLUS_PLUS, int(Purpose.SPLIT))
     words = words_of_streams(around.seed, prefix, numbers)
     chosen = np.empty(edges[-1], dtype=np.int64)
@@ -170,7 +168,7 @@ def _seeds(
     draw_edges = np.concatenate([np.zeros(1, dtype=np.int64), np.cumsum(np.where(drawn, wanted, 0))])
     drawn_seeds = np.empty(draw_edges[-1], dtype=np.int64)
     choose_seeds(
-        encoded, exact, starts, draw_edges, scales, tries, batches, plus_plus._CENTRES_A_CENTRE_AHEAD, words,
+        encoded, exact, starts, draw_edges, scales, tries, batches, plus_plus.CENTRES_A_CENTRE_AHEAD, words,
         key0, key1, drawn_seeds, found,
     )  # fmt: skip
     of_seed = np.repeat(drawn, wanted)
@@ -303,7 +301,7 @@ class _Fits:
         """The distinct vectors farthest from their centroids, farthest first."""
         mine = slice(self.starts[cluster], self.starts[cluster + 1])
         values = self.values[mine]
-        least = _NOT_APART if self.around.metric == "cosine" else 0.0
+        least = least_apart(self.around.metric)
         if not values.max() > least:
             return []
         count = min(REFILLS, int(self.edges[cluster + 1] - self.edges[cluster]))

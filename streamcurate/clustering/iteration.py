@@ -16,6 +16,8 @@ from streamcurate.streaming import Block, Cost, State
 
 # Empty clusters refilled after one pass, at most; the rest wait for the next pass.
 REFILLS = 1024
+# Under cosine the formula gives about 1e-32 for a row on its own centroid; nothing this near is worth a cluster.
+_NOT_APART = 1e-12
 # Gaps are counted by the quarter octave, from 2^-60 to 2^60.
 _OCTAVES, _PARTS = 60, 4
 
@@ -51,6 +53,11 @@ class Assigned:
             self.changed + part.changed,
             self.gaps if part.gaps is None else part.gaps if self.gaps is None else self.gaps + part.gaps,
         )
+
+
+def least_apart(metric: Metric) -> float:
+    """The formula's value above which a point is far enough from its centroid to refill an empty cluster."""
+    return _NOT_APART if metric == "cosine" else 0.0
 
 
 def gap_counts(floors: NDArray[np.float32], values: NDArray[np.float64]) -> NDArray[np.int64]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from streamcurate import kernels
 from streamcurate.clustering import centroids as kept
 from streamcurate.clustering.centroids import Centroids, centre_vectors, in_memory, tile_edges, whole
-from streamcurate.clustering.iteration import REFILLS, Assigned, AssignPass, SumPass
+from streamcurate.clustering.iteration import REFILLS, Assigned, AssignPass, SumPass, least_apart
 from streamcurate.clustering.kept_labels import KeptLabels
 from streamcurate.clustering.labelling import label_by_tiles
 from streamcurate.clustering.surroundings import Measured, Surroundings
@@ -22,8 +22,6 @@ from streamcurate.streaming import StoredRows
 
 # Iterations are checkpointed when so many seconds of work would be lost without; faster ones are simply done again.
 CHECKPOINT_SECONDS = 1.0
-# Under cosine the formula gives about 1e-32 for a row on its own centroid; nothing this near is worth a cluster.
-_NOT_APART = 1e-12
 
 
 @dataclass(frozen=True)
@@ -200,7 +198,7 @@ def _refills(found: Assigned, measured: Measured, around: Surroundings) -> Itera
     One point each, never the same vector twice, so that copies of one outlier do not take several clusters.
     """
     farthest = found.farthest
-    rows = farthest.rows[farthest.values > (_NOT_APART if around.metric == "cosine" else 0.0)]
+    rows = farthest.rows[farthest.values > (least_apart(around.metric))]
     order = np.argsort(rows, kind="stable")
     # Read only when the first is asked for, since clusters are rarely empty.
     vectors = np.empty((len(rows), measured.points.source.dims), dtype=np.float32)

@@ -17,11 +17,11 @@ from streamcurate.kernels.trials import Means, Trials
 
 # Candidates are drawn in batches whose distances to all rows would fill so many bytes. A batch's length is part of what
 # is chosen: another one gives other seeds.
-_BATCH_BYTES = 24 << 20
-_LARGEST_BATCH = 512
+BATCH_BYTES = 24 << 20
+LARGEST_BATCH = 512
 # Small: many rejected; large: many small products. Between 2 and 16 the time differed by a tenth (20,000 text
 # embeddings, k = 2000).
-_CENTRES_A_CENTRE_AHEAD = 4
+CENTRES_A_CENTRE_AHEAD = 4
 _DRAWS = 4096
 
 
@@ -35,7 +35,7 @@ def working_bytes(rows: int, clusters: int, encoded_row_bytes: int) -> int:
 
     At few dims there is a tree instead of distances, while it is made as large again as the encoded rows.
     """
-    return rows * (encoded_row_bytes + 40) + max(_BATCH_BYTES, 8 * rows * max(trials(clusters), 5))
+    return rows * (encoded_row_bytes + 40) + max(BATCH_BYTES, 8 * rows * max(trials(clusters), 5))
 
 
 def plus_plus(
@@ -103,8 +103,8 @@ def greedy(
             break
         wanted = (clusters - len(chosen)) * tries
         # A batch long against the centres there are would mostly be rejected: each new centre lowers the potentials.
-        ahead = tries * max(len(chosen) // _CENTRES_A_CENTRE_AHEAD, 1)
-        batch = max(min(_BATCH_BYTES // (8 * rows), _LARGEST_BATCH, wanted, ahead), tries)
+        ahead = tries * max(len(chosen) // CENTRES_A_CENTRE_AHEAD, 1)
+        batch = max(min(BATCH_BYTES // (8 * rows), LARGEST_BATCH, wanted, ahead), tries)
         candidates = _draw(running, draws.take(batch))
         # Accepted: a potential above this share of what it was. What is accepted but not enough for another centre is
         # dropped: the next batch draws afresh.

@@ -13,6 +13,7 @@ from streamcurate.kernels.cpu.leading import (
     Axes,
     LeadingColumns,
     Projected,
+    axes_products,
     leading_columns,
     principal_axes,
     project_columns,
@@ -121,9 +122,9 @@ class Choice:
         self._projected: Projected | None = None
         self._built: dict[int, LeadingColumns] = {}
         self._lock = threading.Lock()
-        clusters_sampled = min(clusters, 2 * columns.shape[1])
-        axes = 0 if columns.shape[1] in self._experience.axes else 6 * clusters_sampled / max(clusters, 1)
-        self._preparation = axes_count(columns.shape[1]) * (1 + axes)
+        dims = columns.shape[1]
+        axes = 0.0 if dims in self._experience.axes else axes_products(clusters, dims)
+        self._preparation = axes_count(dims) * (1 + axes)
 
     def rows(self, known: bool, most: int) -> int:
         """Rows of the next tile: a choice on trial, which may be many times slower, is given few."""

@@ -103,6 +103,11 @@ class LeadingColumns:
     terms: Float64
 
 
+def axes_products(clusters: int, dims: int) -> float:
+    """What :func:`principal_axes` costs, in products of all columns with one axis."""
+    return 2 * _ROUNDS * min(clusters, _SAMPLED * dims) / max(clusters, 1)
+
+
 def principal_axes(columns: Float32, count: int) -> Axes:
     """The leading axes of columns (k, d) about the origin, by a few rounds of subspace iteration.
 

@@ -317,10 +317,10 @@ def _try_column(
     first_cluster: int,
 ) -> None:
     """Score a column over all coordinates: lower the row's ``upper`` by it, list it if it could still win."""
-    error = _error(reach[i], bound, terms[0], terms[1], terms[2], terms[3])
-    score = np.float64(_product(shifted, i, columns, c, 0, shifted.shape[1]) + norms[c])
     if order[c] < 0:
         return
+    error = _error(reach[i], bound, terms[0], terms[1], terms[2], terms[3])
+    score = np.float64(_product(shifted, i, columns, c, 0, shifted.shape[1]) + norms[c])
     _note(i, _number(order[c], numbers, first_cluster), score - error, rivals, nearest_rival)
     if score - error <= upper[i]:
         if score + error < upper[i]:
