@@ -122,8 +122,18 @@ def start_command(folder: Path, run: Path, config: str, *options: str) -> subpro
         stderr=subprocess.PIPE,
         start_new_session=True,
         # What a killed command leaves in the temporary folder goes with the test's.
-        env=os.environ | {"TMPDIR": os.fspath(folder)},
+        env=os.environ | {"TMPDIR": os.fspath(folder), "PYTHONFAULTHANDLER": "1"},
     )
+
+
+def ended(process: subprocess.Popen[bytes], seconds: float = 120) -> str:
+    """What a command said on stderr, once it has ended; one that hangs is made to say where."""
+    try:
+        return process.communicate(timeout=seconds)[1].decode()
+    except subprocess.TimeoutExpired:
+        process.send_signal(signal.SIGABRT)
+        errors = process.communicate()[1].decode()
+        raise AssertionError(f"not done in {seconds} s:\n{errors}") from None
 
 
 def wait_for(log: Path, text: str, count: int, process: subprocess.Popen[bytes]) -> None:
@@ -186,10 +196,17 @@ class Cluster:
             ("dask_scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard", "--scheduler-file", self.file)
         )
         deadline = time.monotonic() + 30
-        while not self.file.exists():
+        while not (address := self._address()):
             assert time.monotonic() < deadline, self._log()
             time.sleep(0.02)
-        self.address = json.loads(self.file.read_text())["address"]
+        self.address = address
+
+    def _address(self) -> str:
+        """As the scheduler's file says; nothing where that is not there, or not wholly written."""
+        try:
+            return str(json.loads(self.file.read_text())["address"])
+        except (FileNotFoundError, ValueError):
+            return ""
 
     def kill_scheduler(self) -> None:
         """Without warning."""

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spreading import Cluster, plain, start_command, store, wait_for, wait_for_none
+from spreading import Cluster, ended, plain, start_command, store, wait_for, wait_for_none
 
 import streamcurate as sc
 from streamcurate.runs import Manifest
@@ -43,9 +43,9 @@ def cluster(tmp_path) -> Iterator[Cluster]:
 def finish(folder: Path, run: Path, digest: str, *options: str) -> None:
     """The same command again, undisturbed."""
     process = start_command(folder, run, "levels.yaml", *options)
-    _, errors = process.communicate(timeout=60)
-    assert process.returncode == 0, errors.decode()
-    assert errors == b""
+    errors = ended(process)
+    assert process.returncode == 0, errors
+    assert errors == ""
     assert Manifest.read(run).digest == digest
     assert {path.name for path in run.iterdir()} == KEPT
     wait_for_none(process.pid)
@@ -108,10 +108,10 @@ def test_scheduler_killed(folder, digest, cluster):
     wait_for(run / "events.jsonl", '"iteration-finished"', 2, process)
     cluster.kill_scheduler()
     began = time.monotonic()
-    _, errors = process.communicate(timeout=100)
+    errors = ended(process, 100)
     assert time.monotonic() - began < 90
-    assert process.returncode == 2, errors.decode()
-    assert errors.decode().splitlines() == [
+    assert process.returncode == 2, errors
+    assert errors.splitlines() == [
         f"streamcurate: error: {cluster.address}: the Dask scheduler does not answer any more; start it again, "
         "and give the same command again: what is done is kept"
     ]
