@@ -47,5 +47,9 @@ class CapacityError(InputError):
     """A sample larger than what the tree can give was asked for."""
 
 
+class ObjectError(InputError):
+    """An object store does not give or take what it was asked for."""
+
+
 class DiskFullError(InputError):
     """No space is left where something had to be written."""

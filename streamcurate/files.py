@@ -1,7 +1,7 @@
 """Placing files: the one way anything durable comes into being.
 
 A file appears under its name complete or not at all: written to a temporary name beside it, flushed to the device,
-renamed, and the folder entry flushed too.
+renamed, and the folder entry flushed too. At a URL it is one completed PUT.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from streamcurate import objects
 from streamcurate.errors import DiskFullError
 
 TEMPORARY_SUFFIX = ".writing"
@@ -59,7 +60,7 @@ def write_file(path: str | os.PathLike[str], data: bytes | memoryview, *, durabl
     Parameters
     ----------
     path : path
-        The file; its folder must exist. An existing file is replaced.
+        The file; its folder must exist. An existing file is replaced. Or the URL of an object.
     data : bytes-like
         The whole content.
     durable : bool
@@ -71,6 +72,9 @@ def write_file(path: str | os.PathLike[str], data: bytes | memoryview, *, durabl
         The device is full; nothing is left behind.
     """
     target = os.fspath(path)
+    if objects.is_url(target):
+        objects.write(target, data)
+        return
     # The process id keeps two processes from writing the same temporary file.
     temporary = f"{target}.{os.getpid()}{TEMPORARY_SUFFIX}"
     with disk_errors(target):

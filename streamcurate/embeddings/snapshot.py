@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 
+from streamcurate import objects
 from streamcurate.embeddings.fingerprint import fingerprint, unit_digests_of, unit_rows
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import RunError, StoreError
@@ -27,7 +27,7 @@ class Snapshot:
     dtype : str
     digests : tuple of str
         One for each unit of rows (see ``embeddings/fingerprint.py``).
-    stamps : tuple of (bytes, modification time in ns)
+    stamps : tuple of (bytes, modification time in ns, or what tells one state of an object from another)
         One for each stored chunk; none for an array in memory.
     id_digests, id_stamps : tuple
         Checksum, and size and time, of each stored chunk of the ids; none where there are no ids.
@@ -71,14 +71,15 @@ class Snapshot:
             The file is no snapshot.
         """
         try:
-            value = json.loads(Path(path).read_bytes())
+            content = objects.contents(path)
+            if content is None:
+                return None
+            value = json.loads(content)
             rows, dims = value["shape"]
             stamps = tuple((int(size), int(time)) for size, time in value["stamps"])
             id_stamps = tuple((int(size), int(time)) for size, time in value["id_stamps"])
             digests, id_digests = tuple(value["digests"]), tuple(value["id_digests"])
             return cls((int(rows), int(dims)), str(value["dtype"]), digests, stamps, id_digests, id_stamps)
-        except FileNotFoundError:
-            return None
         except (ValueError, KeyError, TypeError) as error:
             raise RunError(f"{path}: unreadable ({error}); restore the file, or begin a new run elsewhere") from error
 

@@ -8,6 +8,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from streamcurate import objects
 from streamcurate.embeddings.checks import check_floating, check_matrix, suffix_of
 from streamcurate.embeddings.memory import rows_of
 from streamcurate.errors import InputError, StoreError
@@ -40,7 +41,7 @@ class Embeddings:
     name : str
         How messages call it.
     path : str or None
-        Where the store lies; None for an array in memory.
+        Path or URL of the store; None for an array in memory.
     rows, dims : int
     shape : tuple of int
         (rows, dims).
@@ -139,7 +140,7 @@ class Embeddings:
     def description(self) -> dict[str, Any]:
         """Path, rows, dims and dtype, as a run notes what it works on."""
         return {
-            "path": None if self.path is None else os.path.abspath(self.path),
+            "path": self.path if self.path is None or objects.is_url(self.path) else os.path.abspath(self.path),
             "rows": self.rows,
             "dims": self.dims,
             "dtype": self.dtype.name,
@@ -158,7 +159,7 @@ def open_embeddings(path: str | os.PathLike[str]) -> Embeddings:
 
     Parameters
     ----------
-    path : path
+    path : path or URL
         A store made by ``ingest``, or any two-dimensional Zarr array (v2 or v3, any chunking), or a Zarr group with
         one two-dimensional floating-point array or one called ``embeddings``. A one-dimensional array ``ids`` of as
         many rows beside it gives the rows their ids.
@@ -169,9 +170,12 @@ def open_embeddings(path: str | os.PathLike[str]) -> Embeddings:
         Missing, not Zarr, empty, of other dimensions, or neither float16 nor float32.
     """
     place = os.fspath(path)
+    place = place.rstrip("/") if objects.is_url(place) else place
     array, ids = find_arrays(place)
     if array.dtype == np.float64:
-        target = f"{place.rstrip('/').removesuffix('.zarr')}-float32.zarr"
+        # A web server takes nothing.
+        target = f"{objects.base_name(place) if objects.is_web(place) else place.rstrip('/')}"
+        target = f"{target.removesuffix('.zarr')}-float32.zarr"
         raise InputError(
             f"{array.path}: holds float64, and stores are float16 or float32; "
             f"ingest it: streamcurate ingest {place} {target}"
@@ -189,7 +193,7 @@ def as_embeddings(value: Any) -> Embeddings:
 
     Parameters
     ----------
-    value : Embeddings, path, NumPy, CuPy, Dask or Zarr array, Zarr group
+    value : Embeddings, path, URL, NumPy, CuPy, Dask or Zarr array, Zarr group
         float64 in memory is rounded to float32.
 
     Raises
@@ -236,12 +240,12 @@ def laid_down(embeddings: Embeddings, path: str | os.PathLike[str]) -> Embedding
 
 
 def zarr_path(value: Any) -> str | None:
-    """Folder of an open Zarr array or group, None for what is neither.
+    """Folder or URL of an open Zarr array or group, None for what is neither.
 
     Raises
     ------
     InputError
-        A Zarr array or group that does not lie on a local disk.
+        A Zarr array or group that lies neither on a local disk nor at a URL that we opened.
     """
     if isinstance(value, StoredArray):
         return value.path
@@ -251,7 +255,7 @@ def zarr_path(value: Any) -> str | None:
     if place is None:
         raise InputError(
             f"{value!r}: not a Zarr array or group on a local disk; "
-            "save it to a folder, or give array[:] to hold it in memory"
+            "save it to a folder, give the URL where it lies, or give array[:] to hold it in memory"
         )
     return place
 
@@ -262,7 +266,7 @@ def find_arrays(path: str, name: str | None = None) -> tuple[StoredArray, Stored
     Parameters
     ----------
     path : str
-        A Zarr array or group.
+        Path or URL of a Zarr array or group.
     name : str, optional
         Which array of a group.
 
@@ -276,10 +280,10 @@ def find_arrays(path: str, name: str | None = None) -> tuple[StoredArray, Stored
         _refuse(path)
     group = path
     if kind == "group":
-        array = open_array(os.path.join(path, name or _choose(path)))
+        array = open_array(objects.join(path, name or _choose(path)))
     else:
         array = open_array(path)
-        group = os.path.dirname(os.path.abspath(path))
+        group = objects.parent(path)
     check_matrix(array.shape, array.path)
     check_floating(array.dtype, array.path)
     return array, _find_ids(group, array)
@@ -295,13 +299,13 @@ def _choose(path: str) -> str:
     listed = ", ".join(f"{name} {shape} {dtype}" for name, (shape, dtype) in arrays.items()) or "no arrays"
     if not matrices:
         raise InputError(f"{path}: a Zarr group without a two-dimensional array of floats; it holds {listed}")
-    example = os.path.join(path, matrices[0])
+    example = objects.join(path, matrices[0])
     raise InputError(f"{path}: several arrays could be the embeddings: {listed}; name one, e.g. {example}")
 
 
 def _find_ids(group: str, array: StoredArray) -> StoredArray | None:
     """An array ``ids`` in the group with one string or integer for each row."""
-    place = os.path.join(group, IDS_NAME)
+    place = objects.join(group, IDS_NAME)
     if node_kind(group) != "group" or node_kind(place) != "array":
         return None
     try:
@@ -318,11 +322,29 @@ def are_ids(array: StoredArray, rows: int) -> bool:
 
 def _refuse(path: str) -> NoReturn:
     partial = path.rstrip("/") + PARTIAL_SUFFIX
+    store = objects.base_name(path).removesuffix(suffix_of(path)) + ".zarr"
+    if objects.is_url(path):
+        _refuse_url(path, partial, store)
     if not os.path.exists(path):
         if os.path.isdir(partial):
             raise InputError(f"{path}: its ingest is unfinished ({partial}); give the same ingest command again")
         raise InputError(f"{path}: no such file or folder; check the path")
     if os.path.isfile(path):
-        store = path.removesuffix(suffix_of(path)) + ".zarr"
+        store = os.path.join(os.path.dirname(path), store)
         raise InputError(f"{path}: a file, not a store of embeddings; ingest it: streamcurate ingest {path} {store}")
     raise InputError(f"{path}: a folder, but neither a Zarr array nor a Zarr group; check the path")
+
+
+def _refuse_url(path: str, partial: str, store: str) -> NoReturn:
+    if objects.status(path) is not None:
+        raise InputError(f"{path}: a file, not a store of embeddings; ingest it: streamcurate ingest {path} {store}")
+    if objects.is_web(path):
+        raise InputError(f"{path}: no Zarr array or group there (no zarr.json, .zarray or .zgroup); check the URL")
+    if objects.exists(partial):
+        raise InputError(f"{path}: its ingest is unfinished ({partial}/); give the same ingest command again")
+    if objects.exists(path):
+        raise InputError(
+            f"{path}: holds objects, but nothing that says it is a Zarr array or group (zarr.json); its ingest or "
+            "upload is unfinished, or it is another kind of folder: check the URL"
+        )
+    raise InputError(f"{path}: no such object or folder; check the URL")

@@ -4,9 +4,10 @@ Reading never returns what is not there: an absent or truncated chunk is an erro
 """
 
 from streamcurate.storage.append import SequentialWriter
-from streamcurate.storage.arrays import StoredArray, create_array, local_path, open_array, set_rows
+from streamcurate.storage.arrays import StoredArray
 from streamcurate.storage.groups import (
     create_group,
+    group_metadata,
     list_arrays,
     node_kind,
     open_group_attributes,
@@ -14,12 +15,25 @@ from streamcurate.storage.groups import (
     sync_metadata,
     update_group_attributes,
 )
+from streamcurate.storage.opening import (
+    array_metadata,
+    create_array,
+    local_path,
+    open_array,
+    set_rows,
+    unannounced_array,
+    with_rows,
+)
+from streamcurate.storage.shards import ShardWriter
 
 __all__ = [
     "SequentialWriter",
+    "ShardWriter",
     "StoredArray",
+    "array_metadata",
     "create_array",
     "create_group",
+    "group_metadata",
     "list_arrays",
     "local_path",
     "node_kind",
@@ -28,5 +42,7 @@ __all__ = [
     "remove_leftovers",
     "set_rows",
     "sync_metadata",
+    "unannounced_array",
     "update_group_attributes",
+    "with_rows",
 ]

@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.storage.arrays import StoredArray
+from streamcurate.storage.shards import ShardWriter
 
 
 class SequentialWriter:
-    """Fills a stored array in order, one chunk in memory at a time.
+    """Fills a stored array in order, one chunk in memory at a time, and of plain rows in shards none.
 
     Parameters
     ----------
@@ -24,6 +25,7 @@ class SequentialWriter:
     def __init__(self, array: StoredArray, start: int = 0, stop: int | None = None) -> None:
         self._array = array
         self._buffer: NDArray[Any] | None = None
+        self._shard: ShardWriter | None = None
         self._position = start
         self._stop = array.rows if stop is None else stop
         if start % array.chunk_rows or (self._stop % array.chunk_rows and self._stop != array.rows):
@@ -35,6 +37,8 @@ class SequentialWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._shard is not None:  # an unfinished shard is of no use to anybody
+            self._shard.abort()
         if kind is None and self._position != self._stop:
             raise ValueError(f"{self._array.path}: written up to row {self._position} of {self._stop}")
 
@@ -49,7 +53,9 @@ class SequentialWriter:
                 raise ValueError(f"{array.path}: more rows than up to {self._stop}")
             part = values[taken : taken + count]
             taken += count
-            if self._position == chunk and chunk + count == end:
+            if array.layout.kind == "shards":
+                self._append_to_shard(chunk, end, part)
+            elif self._position == chunk and chunk + count == end:
                 array.write(chunk, part)  # a whole chunk needs no copy
             else:
                 if self._buffer is None:
@@ -59,3 +65,11 @@ class SequentialWriter:
                     array.write(chunk, self._buffer)
                     self._buffer = None
             self._position += count
+
+    def _append_to_shard(self, start: int, end: int, part: NDArray[Any]) -> None:
+        if self._shard is None:
+            self._shard = ShardWriter(self._array, start // self._array.chunk_rows)
+        self._shard.append(part)
+        if self._position + len(part) == end:
+            self._shard.close()
+            self._shard = None

@@ -1,37 +1,36 @@
 """One Zarr array as a list of rows: checked reads, whole-chunk atomic writes.
 
-Uncompressed chunks on a local disk are read and written as plain files: their bytes are the array's own. That gives
-reads of part of a chunk, the length check that tells a truncated chunk, and writes that are flushed and renamed;
-everything else (compression, shards, chunked columns, other byte orders) goes through Zarr's own codecs.
+Uncompressed chunks, alone or in shards, are read and written as plain files or objects: their bytes are the array's
+own. That gives reads of part of a chunk, the length check that tells a truncated chunk, and writes that are flushed and
+renamed; everything else (compression, chunked columns, other byte orders) goes through Zarr's own codecs.
 """
 
 from __future__ import annotations
 
-import json
 import operator
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
-from functools import lru_cache
+from functools import partial
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
 import xxhash
 import zarr
 from numpy.typing import DTypeLike, NDArray
-from zarr.storage import LocalStore
 
-from streamcurate.errors import InputError, StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_json
-from streamcurate.storage.groups import _open, node_kind
-from streamcurate.storage.layout import is_raw, shard_fault
+from streamcurate.errors import ObjectError, StoreError
+from streamcurate.files import disk_errors, sync_folder
+from streamcurate.objects import is_url
+from streamcurate.storage.chunkfiles import ChunkFiles, LocalFiles, State, bytes_of
+from streamcurate.storage.layout import layout_of
+from streamcurate.storage.plain import PlainReader
+from streamcurate.storage.shards import ShardError, ShardWriter, check_index, needed_counts, read_index
+from streamcurate.storage.urls import ObjectFiles
 
-# Below this share of pages wanted in a range, single rows are fetched one by one instead of the whole range: a single
-# row costs a call, and at least a page.
+# Below this share of bytes wanted in a range, single rows are fetched one by one instead of the whole range.
 _SPARSE_SHARE = 1 / 16
-_PAGE_BYTES = 4096
-_TAKE_BYTES = 8 << 20
 
 
 class StoredArray:
@@ -47,7 +46,15 @@ class StoredArray:
     dtype : numpy.dtype
         In native byte order.
     chunk_rows : int
-        Rows of one chunk (of one shard, where the array is sharded).
+        Rows of one file, which is written whole: of a chunk, or of a shard where the array is sharded.
+    unit_rows : int
+        Rows of one chunk, inside a shard where the array is sharded.
+    row_bytes : int
+        Bytes of one row.
+    layout : Layout
+        What the files hold.
+    files : ChunkFiles
+        The files themselves.
     """
 
     def __init__(self, path: str, array: zarr.Array[Any], *, durable: bool = True, writable: bool = True) -> None:
@@ -57,18 +64,24 @@ class StoredArray:
         self.shape: tuple[int, ...] = tuple(array.shape)
         # Strings have no byte order, and NumPy refuses to be asked for one.
         self.dtype: np.dtype[Any] = array.dtype if array.dtype.kind in "OTU" else array.dtype.newbyteorder("=")
+        self.row_bytes = int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
         self._durable = durable
-        chunks = array.shards or array.chunks
-        self.chunk_rows: int = max(int(chunks[0]), 1)
-        self._column_chunks = tuple(
-            -(-size // max(width, 1)) for size, width in zip(self.shape[1:], chunks[1:], strict=True)
+        self.layout = layout_of(array)
+        self.chunk_rows: int = self.layout.file_shape[0]
+        self.unit_rows: int = self.layout.chunk_shape[0]
+        self._column_files = tuple(
+            -(-size // width) for size, width in zip(self.shape[1:], self.layout.file_shape[1:], strict=True)
         )
-        self._raw = is_raw(array, self._column_chunks)
+        self.files: ChunkFiles = ObjectFiles(path) if is_url(path) else LocalFiles(path, durable=durable)
         self._lock = threading.Lock()
         self._decoded: tuple[int, NDArray[Any]] | None = None
+        self._plain = PlainReader(self) if self.layout.kind != "encoded" else None
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (_reopened, (os.path.abspath(self.path), self._writable, self._durable))
+        from streamcurate.storage.opening import reopened  # which imports this module
+
+        place = self.path if is_url(self.path) else os.path.abspath(self.path)
+        return (reopened, (place, self._writable, self._durable))
 
     def __repr__(self) -> str:
         return f"StoredArray({self.path!r}, shape={self.shape}, dtype={self.dtype})"
@@ -116,11 +129,6 @@ class StoredArray:
         return self.shape[0]
 
     @property
-    def row_bytes(self) -> int:
-        """Bytes of one row."""
-        return int(np.prod(self.shape[1:], dtype=np.int64)) * self.dtype.itemsize
-
-    @property
     def nbytes(self) -> int:
         """Bytes of all rows, uncompressed."""
         return self.rows * self.row_bytes
@@ -128,7 +136,11 @@ class StoredArray:
     @property
     def read_overhead_bytes(self) -> int:
         """Memory one read takes beside its result: encoded chunks are decoded whole and the last is kept."""
-        return 0 if self._raw else 2 * self.chunk_rows * self.row_bytes
+        if self._plain:
+            return self.files.overhead_bytes
+        # An object comes whole before it is decoded.
+        held = 2 if self.files.overhead_bytes == 0 else 3
+        return held * self.unit_rows * self.row_bytes + self.files.overhead_bytes
 
     def read(self, start: int, stop: int, out: NDArray[Any] | None = None) -> NDArray[Any]:
         """Read rows ``start`` to ``stop``.
@@ -154,14 +166,14 @@ class StoredArray:
             raise IndexError(f"{self.path}: rows {start} to {stop} of {self.rows}")
         if out is None:
             out = np.empty((stop - start, *self.shape[1:]), dtype=self.dtype)
-        for chunk in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
-            first = chunk * self.chunk_rows
-            low, high = max(start, first), min(stop, first + self.chunk_rows)
-            part = out[low - start : high - start]
-            if self._raw:
-                self._read_raw(chunk, low - first, part)
-            else:
-                self._read_encoded(chunk, low - first, part)
+        step = self.chunk_rows if self._plain else self.unit_rows
+        edges = [start, *range((start // step + 1) * step, stop, step), stop]
+        parts = ((low, out[low - start : high - start]) for low, high in pairwise(edges))
+        if self._plain and step * self.row_bytes <= self.files.piece_bytes:
+            self.files.each(lambda part: self._read_part(*part), parts)
+        else:  # long ones one by one, each of them in pieces side by side
+            for part in parts:
+                self._read_part(*part)
         return out
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
@@ -169,21 +181,34 @@ class StoredArray:
         out = np.empty((len(rows), *self.shape[1:]), dtype=self.dtype)
         if len(rows) and not 0 <= rows[0] <= rows[-1] < self.rows:
             raise IndexError(f"{self.path}: rows {rows[0]} to {rows[-1]} of {self.rows}")
-        span = max(1, min(self.chunk_rows, _TAKE_BYTES // max(self.row_bytes, 1)))
+        work = partial(self._take_range, rows, out)
+        if self._plain:
+            self.files.each(work, self._ranges(rows))
+        else:  # in order, so that each chunk is decoded once
+            for bounds in self._ranges(rows):
+                work(bounds)
+        return out
+
+    def _ranges(self, rows: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+        """Positions in ascending ``rows`` that lie together in a file, near enough to be read at once."""
+        span = max(1, min(self.chunk_rows, self.files.take_bytes // max(self.row_bytes, 1)))
         position = 0
         while position < len(rows):
             start = int(rows[position])
-            stop = min(start + span, (start // self.chunk_rows + 1) * self.chunk_rows, self.rows)
-            end = int(np.searchsorted(rows, stop))
-            wanted = rows[position:end]
-            range_bytes = (int(wanted[-1]) + 1 - start) * self.row_bytes
-            if self._raw and len(wanted) * max(self.row_bytes, _PAGE_BYTES) < _SPARSE_SHARE * range_bytes:
-                chunk = start // self.chunk_rows
-                self._read_single_rows(chunk, wanted - chunk * self.chunk_rows, out[position:end])
-            else:
-                out[position:end] = self.read(start, int(wanted[-1]) + 1)[wanted - start]
+            end = int(np.searchsorted(rows, min(start + span, (start // self.chunk_rows + 1) * self.chunk_rows)))
+            yield position, end
             position = end
-        return out
+
+    def _take_range(self, rows: NDArray[np.int64], out: NDArray[Any], bounds: tuple[int, int]) -> None:
+        wanted, part = rows[bounds[0] : bounds[1]], out[bounds[0] : bounds[1]]
+        start, stop = int(wanted[0]), int(wanted[-1]) + 1
+        sparse = len(wanted) * max(self.row_bytes, self.files.request_bytes)
+        if self._plain and sparse < _SPARSE_SHARE * (stop - start) * self.row_bytes:
+            self._plain.read_single(wanted, part)
+        elif stop - start == len(wanted) and (np.diff(wanted) == 1).all():
+            self.read(start, stop, part)
+        else:
+            part[...] = self.read(start, stop)[wanted - start]
 
     def write(self, start: int, values: NDArray[Any]) -> None:
         """Write whole chunks: ``start`` on a chunk boundary, ``values`` up to another or to the array's end.
@@ -199,16 +224,33 @@ class StoredArray:
         if start % self.chunk_rows or (stop % self.chunk_rows and stop != self.rows) or stop > self.rows:
             raise ValueError(f"{self.path}: rows {start} to {stop} are not whole chunks of {self.chunk_rows} rows")
         with disk_errors(self.path):
-            if not self._raw:
+            if not self._plain:
                 self._write_encoded(start, values)
                 return
-            values = np.ascontiguousarray(values, dtype=self.dtype)
             for first in range(start, stop, self.chunk_rows):
-                self._write_raw(first // self.chunk_rows, values[first - start : first - start + self.chunk_rows])
+                part = values[first - start : first - start + self.chunk_rows]
+                if self.layout.kind == "shards":
+                    with ShardWriter(self, first // self.chunk_rows) as writer:
+                        writer.append(part)
+                else:
+                    part = np.ascontiguousarray(part, dtype=self.dtype)
+                    name = self.chunk_name(first // self.chunk_rows)
+                    # A chunk at the edge is stored at full length.
+                    self.files.write(name, bytes_of(part), self.chunk_rows * self.row_bytes)
 
     def stamps(self) -> list[tuple[int, int]]:
-        """(bytes, modification time in ns) of every chunk's files, summed over the chunks of a row; (-1, -1) absent."""
-        return [self.stamp(chunk) for chunk in range(-(-self.rows // self.chunk_rows))]
+        """(bytes, change) of every chunk's files, summed over the chunks of a row; (-1, -1) where absent.
+
+        What changes is the modification time in ns of a local file and the tag of an object.
+        """
+        width = int(np.prod(self._column_files, dtype=np.int64))
+        chunks = range(-(-self.rows // self.chunk_rows))
+        states = iter(self.files.states([name for chunk in chunks for name in self._names(chunk)]))
+        return [_stamp(list(islice(states, width))) for _ in chunks]
+
+    def stamp(self, chunk: int) -> tuple[int, int]:
+        """(bytes, change) of the files that hold one chunk of rows; (-1, -1) where absent."""
+        return _stamp([self.files.state(name) for name in self._names(chunk)])
 
     def stored_digest(self, chunk: int) -> str:
         """XXH3-128 of the bytes of the files that hold one chunk of rows, as they are stored.
@@ -219,239 +261,96 @@ class StoredArray:
             A file is absent.
         """
         digest = xxhash.xxh3_128()
-        for file in self._chunk_files(chunk):
+        for name in self._names(chunk):
             try:
-                with open(file, "rb") as stored:
-                    while piece := stored.read(_TAKE_BYTES):
-                        digest.update(piece)
+                for block in self.files.blocks(name):
+                    digest.update(block)
             except FileNotFoundError:
-                raise self._absent(chunk, file) from None
+                raise self.absent(chunk, name) from None
         return digest.hexdigest()
 
-    def stamp(self, chunk: int) -> tuple[int, int]:
-        """(bytes, latest modification time in ns) of the files that hold one chunk of rows; (-1, -1) where absent."""
-        size, newest = 0, 0
-        for file in self._chunk_files(chunk):
-            try:
-                status = os.stat(file)
-            except FileNotFoundError:
-                return (-1, -1)
-            size += status.st_size
-            newest = max(newest, status.st_mtime_ns)
-        return (size, newest)
+    def chunk_name(self, chunk: int) -> str:
+        """Name, below the array, of the file that holds a chunk of rows (the first one, where columns are cut too)."""
+        return next(self._names(chunk))
 
     # -- one chunk ---------------------------------------------------------------------------------------------------
 
-    def _chunk_files(self, chunk: int) -> Iterator[str]:
-        for columns in np.ndindex(*self._column_chunks):
-            yield os.path.join(self.path, self.zarr.metadata.encode_chunk_key((chunk, *columns)))
+    def _names(self, chunk: int) -> Iterator[str]:
+        for columns in np.ndindex(*self._column_files):
+            yield self.zarr.metadata.encode_chunk_key((chunk, *columns))
 
-    def _describe(self, chunk: int) -> str:
+    def describe(self, chunk: int) -> str:
+        """A chunk, as messages name it."""
         first = chunk * self.chunk_rows
         return f"{self.path}: chunk {chunk} (rows {first} to {min(first + self.chunk_rows, self.rows) - 1})"
 
-    def _absent(self, chunk: int, file: str) -> StoreError:
+    def absent(self, chunk: int, name: str) -> StoreError:
+        """The error of a file that is not there."""
         return StoreError(
-            f"{self._describe(chunk)} is absent ({file} does not exist); restore it or ingest again "
+            f"{self.describe(chunk)} is absent ({self.files.place(name)} does not exist); restore it or ingest again "
             "(chunks of zeros must be written too: write_empty_chunks)"
         )
 
-    def _open_raw(self, chunk: int) -> int:
-        file = next(self._chunk_files(chunk))
-        try:
-            descriptor = os.open(file, os.O_RDONLY)
-        except FileNotFoundError:
-            raise self._absent(chunk, file) from None
-        size, expected = os.fstat(descriptor).st_size, self.chunk_rows * self.row_bytes
-        if size != expected:
-            os.close(descriptor)
-            kind = "truncated" if size < expected else "too long"
-            raise StoreError(
-                f"{self._describe(chunk)} is {kind}: {file} holds {size:,} bytes instead of {expected:,}; "
-                "restore it or ingest again"
-            )
-        return descriptor
+    def damaged(self, chunk: int, name: str, fault: object) -> StoreError:
+        """The error of a file that cannot be read."""
+        return StoreError(f"{self.describe(chunk)}: {self.files.place(name)} {fault}; restore it or ingest again")
 
-    def _read_raw(self, chunk: int, row: int, out: NDArray[Any]) -> None:
-        descriptor = self._open_raw(chunk)
-        try:
-            self._fill(descriptor, chunk, row, out)
-        finally:
-            os.close(descriptor)
+    def _read_part(self, start: int, out: NDArray[Any]) -> None:
+        """Rows of one file, or of one chunk that is decoded whole."""
+        if self._plain:
+            self._plain.read(start, out)
+        elif len(out):
+            self._read_encoded(start, out)
 
-    def _read_single_rows(self, chunk: int, rows: NDArray[np.int64], out: NDArray[Any]) -> None:
-        descriptor = self._open_raw(chunk)
-        try:
-            for position, row in enumerate(rows.tolist()):
-                self._fill(descriptor, chunk, row, out[position : position + 1])
-        finally:
-            os.close(descriptor)
-
-    def _fill(self, descriptor: int, chunk: int, row: int, out: NDArray[Any]) -> None:
-        view, offset = out.data.cast("B") if out.size else memoryview(b""), row * self.row_bytes
-        while len(view):
-            count = os.preadv(descriptor, [view], offset)
-            if count == 0:  # shrunk between the size check and here
-                raise StoreError(f"{self._describe(chunk)} was cut short while it was read; restore it or ingest again")
-            view, offset = view[count:], offset + count
-
-    def _read_encoded(self, chunk: int, row: int, out: NDArray[Any]) -> None:
+    def _read_encoded(self, row: int, out: NDArray[Any]) -> None:
+        unit = row // self.unit_rows
         with self._lock:
-            if self._decoded is None or self._decoded[0] != chunk:
+            if self._decoded is None or self._decoded[0] != unit:
                 self._decoded = None
-                self._decoded = (chunk, self._decode(chunk))
+                self._decoded = (unit, self._decode(unit))
+            row -= unit * self.unit_rows
             out[:] = self._decoded[1][row : row + len(out)]
 
-    def _decode(self, chunk: int) -> NDArray[Any]:
-        for file in self._chunk_files(chunk):
-            if not os.path.exists(file):
-                raise self._absent(chunk, file)
-        first = chunk * self.chunk_rows
-        rows = min(self.rows - first, self.chunk_rows)
-        for column, file in zip(np.ndindex(*self._column_chunks), self._chunk_files(chunk), strict=True):
-            if fault := shard_fault(self.zarr, file, rows, column):
-                raise StoreError(f"{self._describe(chunk)}: {file} {fault}; restore it or ingest again")
+    def _decode(self, unit: int) -> NDArray[Any]:
+        first = unit * self.unit_rows
+        chunk = first // self.chunk_rows
+        stop = min(first + self.unit_rows, (chunk + 1) * self.chunk_rows, self.rows)
+        for columns, name in zip(np.ndindex(*self._column_files), self._names(chunk), strict=True):
+            try:
+                if self.layout.fault:
+                    raise ShardError(self.layout.fault)
+                if self.layout.sharded:
+                    state, index = read_index(self.files, name, self.layout)
+                    needed = needed_counts(self.layout, self.shape, (chunk, *columns))
+                    check_index(index, state.size, self.layout, needed, None)
+                elif self.files.state(name) is None:
+                    raise self.absent(chunk, name)
+            except FileNotFoundError:
+                raise self.absent(chunk, name) from None
+            except ShardError as error:
+                raise self.damaged(chunk, name, error) from None
         try:
-            return np.asarray(self.zarr[first : first + rows])
+            return np.asarray(self.zarr[first:stop])
+        except ObjectError:
+            raise
         except Exception as error:  # each codec has its own errors for damaged input
             raise StoreError(
-                f"{self._describe(chunk)} cannot be decoded ({type(error).__name__}: {error}); "
+                f"{self.describe(chunk)} cannot be decoded ({type(error).__name__}: {error}); "
                 "restore it or ingest again"
             ) from error
-
-    def _write_raw(self, chunk: int, values: NDArray[Any]) -> None:
-        file = next(self._chunk_files(chunk))
-        if not os.path.isdir(folder := os.path.dirname(file)):
-            if not os.path.isdir(self.path):  # an orphan of a run that has moved on must not make it again
-                raise StoreError(f"{self.path}: is gone; another process removed it while it was being written")
-            os.makedirs(folder, exist_ok=True)
-        temporary = f"{file}.{os.getpid()}{TEMPORARY_SUFFIX}"
-        try:
-            descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
-            try:
-                view = values.data.cast("B") if values.size else memoryview(b"")
-                while len(view):
-                    view = view[os.write(descriptor, view) :]
-                os.ftruncate(descriptor, self.chunk_rows * self.row_bytes)  # an edge chunk is stored at full length
-                if self._durable:
-                    os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
-            os.replace(temporary, file)
-        except BaseException:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
-        if self._durable:
-            sync_folder(os.path.dirname(file))
 
     def _write_encoded(self, start: int, values: NDArray[Any]) -> None:
         stop = start + len(values)
         self.zarr[start:stop] = values
-        if self._durable:
+        if self._durable and isinstance(self.files, LocalFiles):
             for chunk in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
-                for file in self._chunk_files(chunk):
-                    sync_folder(file)  # fsync works on a file's descriptor just as on a folder's
+                for name in self._names(chunk):
+                    sync_folder(file := self.files.place(name))  # fsync works on a file's descriptor just as well
                     sync_folder(os.path.dirname(file))
 
 
-def open_array(path: str | os.PathLike[str], *, writable: bool = False) -> StoredArray:
-    """Open an existing Zarr array (v2 or v3) of one or two dimensions, for reading unless ``writable``.
-
-    Raises
-    ------
-    InputError
-        There is no such array.
-    """
-    node = _open(path, "r+" if writable else "r")
-    if not isinstance(node, zarr.Array):
-        raise InputError(f"{path}: a Zarr group, not an array; name one of its arrays")
-    if node.ndim not in (1, 2):
-        raise InputError(f"{path}: an array of {node.ndim} dimensions; one or two are needed")
-    return StoredArray(os.fspath(path), node, writable=writable)
-
-
-@lru_cache(maxsize=64)
-def _opened(path: str, writable: bool, durable: bool, stamp: tuple[int, int, int] | None) -> StoredArray:
-    return StoredArray(path, open_array(path, writable=writable).zarr, durable=durable, writable=writable)
-
-
-def _reopened(path: str, writable: bool, durable: bool) -> StoredArray:
-    """An array out of a pickle. Tasks come by the thousand, so that the metadata is read again only when it changed."""
-    stamp = None
-    for name in ("zarr.json", ".zarray"):
-        with suppress(FileNotFoundError):
-            status = os.stat(os.path.join(path, name))
-            stamp = (status.st_ino, status.st_size, status.st_mtime_ns)
-            break
-    return _opened(path, writable, durable, stamp)
-
-
-def create_array(
-    path: str | os.PathLike[str],
-    shape: tuple[int, ...],
-    dtype: DTypeLike,
-    chunk_rows: int,
-    *,
-    durable: bool = True,
-    overwrite: bool = False,
-) -> StoredArray:
-    """Create a Zarr v3 array, uncompressed unless it holds strings, every chunk written.
-
-    Parameters
-    ----------
-    path : path
-        Its folder, inside a group's folder or alone.
-    shape : tuple of int
-        One or two dimensions.
-    dtype : dtype
-        A numeric dtype, or ``str``.
-    chunk_rows : int
-        Rows of a chunk; chunks span all columns.
-    durable : bool
-        Flush what is written to the device; False for scratch.
-    overwrite : bool
-        Replace an array that lies there.
-    """
-    if not overwrite and node_kind(path) is not None:
-        raise InputError(f"{path}: already exists; choose another place or remove it first")
-    text = np.dtype(dtype).kind in "UT"
-    with disk_errors(path):
-        array = zarr.create_array(
-            store=os.fspath(path),
-            shape=shape,
-            dtype=str if text else np.dtype(dtype).newbyteorder("<"),
-            chunks=(max(1, min(chunk_rows, shape[0])), *(max(1, size) for size in shape[1:])),
-            compressors="auto" if text else None,
-            filters="auto",
-            fill_value="" if text else 0,
-            zarr_format=3,
-            config={"write_empty_chunks": True},
-            overwrite=overwrite,
-        )
-    return StoredArray(os.fspath(path), array, durable=durable)
-
-
-def set_rows(path: str | os.PathLike[str], rows: int) -> StoredArray:
-    """Set the length of a Zarr v3 array's first axis, durably; no chunk is touched.
-
-    For arrays whose length is known only when all rows have come: they are created longer and cut here.
-
-    Returns
-    -------
-    StoredArray
-        The array of the new length, writable.
-    """
-    file = os.path.join(path, "zarr.json")
-    with open(file, "rb") as source:
-        metadata = json.load(source)
-    metadata["shape"][0] = rows
-    write_json(file, metadata)
-    return open_array(path, writable=True)
-
-
-def local_path(node: Any) -> str | None:
-    """Folder of an open Zarr array or group on a local disk; None where it lies elsewhere or is neither."""
-    if not isinstance(node, zarr.Array | zarr.Group) or not isinstance(node.store, LocalStore):
-        return None
-    return os.path.join(node.store.root, node.path) if node.path else os.fspath(node.store.root)
+def _stamp(states: list[State | None]) -> tuple[int, int]:
+    if any(state is None for state in states):
+        return (-1, -1)
+    there = [state for state in states if state is not None]
+    return (sum(state.size for state in there), max((state.changed for state in there), default=0))

@@ -2,69 +2,99 @@
 
 from __future__ import annotations
 
-import os
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 import zarr
-from zarr.codecs import BytesCodec, ShardingCodec
-
-# Offset in a shard's index of a chunk that is not there (Zarr v3, codec sharding_indexed, "Binary shard format").
-_ABSENT = np.uint64(2**64 - 1)
+from zarr.codecs import BytesCodec, Crc32cCodec, ShardingCodec
 
 
-def is_raw(array: zarr.Array[Any], column_chunks: tuple[int, ...]) -> bool:
-    """Whether a chunk's file holds the rows' own bytes: no codec but little-endian, C order, columns unchunked."""
-    dtype = array.dtype
-    if dtype.kind not in "iufb" or any(count != 1 for count in column_chunks):
-        return False
-    if any(width != size for width, size in zip((array.shards or array.chunks)[1:], array.shape[1:], strict=True)):
+@dataclass(frozen=True)
+class Layout:
+    """What the files of an array hold.
+
+    Attributes
+    ----------
+    kind : str
+        ``raw``: the rows' own bytes. ``shards``: the same in chunks, and an index. ``encoded``: anything else.
+    file_shape, chunk_shape : tuple of int
+        What a file holds, and what is encoded as one; the same where there are no shards.
+    sharded : bool
+    index_at_end, index_checksum : bool
+        Of shards.
+    fault : str or None
+        What keeps shards from being read safely at all.
+    """
+
+    kind: Literal["raw", "shards", "encoded"]
+    file_shape: tuple[int, ...]
+    chunk_shape: tuple[int, ...]
+    sharded: bool = False
+    index_at_end: bool = True
+    index_checksum: bool = True
+    fault: str | None = None
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Chunks of a shard along each axis."""
+        return tuple(-(-size // width) for size, width in zip(self.file_shape, self.chunk_shape, strict=True))
+
+
+def layout_of(array: zarr.Array[Any]) -> Layout:
+    """The layout of an array's files."""
+    file_shape = tuple(max(int(size), 1) for size in array.shards or array.chunks)
+    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
+    if any(isinstance(codec, ShardingCodec) for codec in codecs):
+        return _sharded(array, file_shape, codecs)
+    return Layout("raw" if _is_raw(array, file_shape) else "encoded", file_shape, file_shape)
+
+
+def _sharded(array: zarr.Array[Any], file_shape: tuple[int, ...], codecs: tuple[Any, ...]) -> Layout:
+    outer = codecs[0]
+    nested = not isinstance(outer, ShardingCodec) or any(isinstance(codec, ShardingCodec) for codec in outer.codecs)
+    if len(codecs) != 1 or array.shards is None or nested:
+        fault = "has shards inside other codecs, where missing chunks cannot be told from zeros"
+        return Layout("encoded", file_shape, file_shape, sharded=True, fault=fault)
+    index = outer.index_codecs
+    known = (
+        0 < len(index) <= 2
+        and isinstance(index[0], BytesCodec)
+        and index[0].endian is not None
+        and index[0].endian.value == "little"
+        and all(isinstance(codec, Crc32cCodec) for codec in index[1:])
+    )
+    chunk_shape = tuple(max(int(size), 1) for size in array.chunks)
+    raw = _plain_numbers(array) and _little(outer.codecs, array.dtype)
+    # Zarr writes what reaches beyond the last column too.
+    raw = raw and chunk_shape[1:] == file_shape[1:] == tuple(array.shape[1:])
+    return Layout(
+        "shards" if raw else "encoded",
+        file_shape,
+        chunk_shape,
+        sharded=True,
+        index_at_end=str(getattr(outer.index_location, "value", outer.index_location)) == "end",
+        index_checksum=len(index) > 1,
+        fault=None if known else "has shards with an index in an unknown form",
+    )
+
+
+def _is_raw(array: zarr.Array[Any], file_shape: tuple[int, ...]) -> bool:
+    """Whether a file holds the rows' own bytes: no codec but little-endian, C order, columns unchunked."""
+    if not _plain_numbers(array) or file_shape[1:] != tuple(array.shape[1:]):
         return False
     metadata = array.metadata
     if metadata.zarr_format == 2:
         plain = not metadata.filters and metadata.compressor is None and metadata.order == "C"
-        return plain and dtype.newbyteorder("=") == dtype
-    codecs = metadata.codecs
+        return plain and array.dtype.newbyteorder("=") == array.dtype
+    return _little(metadata.codecs, array.dtype)
+
+
+def _plain_numbers(array: zarr.Array[Any]) -> bool:
+    return array.dtype.kind in "iufb"
+
+
+def _little(codecs: tuple[Any, ...], dtype: np.dtype[Any]) -> bool:
     if len(codecs) != 1 or not isinstance(codecs[0], BytesCodec):
         return False
     return dtype.itemsize == 1 or (codecs[0].endian is not None and codecs[0].endian.value == "little")
-
-
-def shard_fault(array: zarr.Array[Any], file: str, rows: int, column: tuple[int, ...]) -> str | None:
-    """What keeps a shard from being read safely; None where nothing does, or the array has no shards.
-
-    Zarr reads chunks that are missing inside a shard as zeros, so the shard's index is looked at first.
-
-    Parameters
-    ----------
-    array : zarr.Array
-    file : str
-        The shard.
-    rows : int
-        Rows of the array in it.
-    column : tuple of int
-        Which shard it is along the other axes.
-    """
-    codecs: tuple[Any, ...] = getattr(array.metadata, "codecs", ())
-    if not any(isinstance(codec, ShardingCodec) for codec in codecs):
-        return None
-    outer = codecs[0]
-    if len(codecs) != 1 or array.shards is None or any(isinstance(codec, ShardingCodec) for codec in outer.codecs):
-        return "has shards inside other codecs, where missing chunks cannot be told from zeros"
-    inner = array.chunks
-    counts = [-(-size // width) for size, width in zip(array.shards, inner, strict=True)]
-    entries = int(np.prod(counts))
-    length = entries * 16 + (4 if len(outer.index_codecs) > 1 else 0)
-    with open(file, "rb") as shard:
-        size = os.fstat(shard.fileno()).st_size
-        if size < length:
-            return f"is truncated: it holds {size:,} bytes, and its index alone {length:,}"
-        shard.seek(size - length if outer.index_location.value == "end" else 0)
-        index = np.frombuffer(shard.read(entries * 16), dtype="<u8").reshape(*counts, 2)
-    needed = [-(-rows // inner[0])]
-    for axis, position in enumerate(column, start=1):
-        width = min(array.shape[axis] - position * array.shards[axis], array.shards[axis])
-        needed.append(-(-width // inner[axis]))
-    if (index[tuple(slice(count) for count in needed)][..., 0] == _ABSENT).any():
-        return "lacks some of its chunks (chunks of zeros must be written too: write_empty_chunks)"
-    return None

@@ -46,7 +46,17 @@ LAYOUTS = {
     "v3 transposed": (lambda path, values: v3(path, values, filters=[TransposeCodec(order=(1, 0))]), False),
     "v3 column chunks": (lambda path, values: v3(path, values, (5, 4)), False),
     "v3 wide chunks": (lambda path, values: v3(path, values, (5, DIMS + 3)), False),
-    "v3 sharded": (lambda path, values: v3(path, values, (2, DIMS), shards=(6, DIMS)), False),
+    "v3 sharded": (lambda path, values: v3(path, values, (2, DIMS), shards=(6, DIMS)), True),
+    "v3 one shard": (lambda path, values: v3(path, values, (3, DIMS), shards=(24, DIMS)), True),
+    "v3 sharded, index first": (
+        lambda p, v: v3(p, v, (2, DIMS), shards={"shape": (8, DIMS), "index_location": "start"}),
+        True,
+    ),
+    "v3 sharded, no checksum": (
+        lambda p, v: v3(p, v, (6, DIMS), serializer=ShardingCodec(chunk_shape=(2, DIMS), index_codecs=[BytesCodec()])),
+        True,
+    ),
+    "v3 sharded big-endian": (lambda p, v: v3(p, v, (2, DIMS), shards=(6, DIMS), serializer=BIG), False),
     "v3 sharded columns": (lambda path, values: v3(path, values, (2, 2), shards=(6, 4)), False),
     "v3 sharded gzip": (lambda p, v: v3(p, v, (2, 3), shards=(8, DIMS), compressors=GzipCodec()), False),
     "v2": (v2, True),
