@@ -12,9 +12,11 @@ from numpy.typing import DTypeLike
 
 from streamcurate.embeddings.sources import SourceReader, Stamp, open_sources
 from streamcurate.embeddings.sources.base import BLOCK_BYTES
-from streamcurate.embeddings.sources.idfiles import IdsFile, is_ids_file, open_ids
+from streamcurate.embeddings.sources.companions import IdsOption
+from streamcurate.embeddings.sources.idfiles import READ_OVERHEAD_BYTES, IdsFile, open_ids, stamp
 from streamcurate.embeddings.writer import default_chunk_rows
 from streamcurate.errors import ConfigError, DataError, InputError
+from streamcurate.objects import UPLOAD_BYTES, is_url
 from streamcurate.storage import node_kind, open_group_attributes
 from streamcurate.streaming.budget import MemoryBudget, parse_bytes
 
@@ -23,6 +25,8 @@ FORMAT = 1
 _LISTED_SOURCES = 1000
 # A block as read, converted, compared, and as text ids.
 _BLOCKS_AT_ONCE = 6
+# Beside shards the ids, which have none, lie in chunks of up to 2^18.
+_SHARDED_IDS_BYTES = 25 << 20
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,12 @@ class Job:
     ids_dtype: np.dtype[Any] | None
     chunk_rows: int
     options: dict[str, Any]
+
+    @property
+    def shard_rows(self) -> int | None:
+        """Rows of one file of several chunks; None where every chunk is a file of its own."""
+        rows: int | None = self.options.get("rows_per_shard")
+        return rows
 
     @property
     def _all_stamps(self) -> list[Stamp]:
@@ -80,6 +90,7 @@ def make_options(
     rows_per_chunk: int | None,
     on_bad_row: str,
     metric: str | None,
+    rows_per_shard: int | None = None,
 ) -> dict[str, Any]:
     """The options as JSON values, which two ingests have in common or not.
 
@@ -98,17 +109,22 @@ def make_options(
         raise ConfigError(f"on-bad-row {on_bad_row!r}: either error or drop")
     if metric not in (None, "l2", "cosine"):
         raise ConfigError(f"metric {metric!r}: either l2 or cosine")
-    if rows_per_chunk is not None and (isinstance(rows_per_chunk, bool) or rows_per_chunk < 1):
-        raise ConfigError(f"rows-per-chunk {rows_per_chunk}: at least 1 is needed")
-    return {
+    for name, rows in (("rows-per-chunk", rows_per_chunk), ("rows-per-shard", rows_per_shard)):
+        if rows is not None and (isinstance(rows, bool) or rows < 1):
+            raise ConfigError(f"{name} {rows}: at least 1 is needed")
+    options = {
         "column": column,
-        "ids": None if ids is None else os.path.abspath(ids) if is_ids_file(os.fspath(ids)) else os.fspath(ids),
+        "ids": None if ids is None else IdsOption.of(os.fspath(ids)).identity,
         "dtype": chosen,
         "rows_per_chunk": None if rows_per_chunk is None else int(rows_per_chunk),
         "on_bad_row": on_bad_row,
         # Nothing more is checked under l2 than without a metric, so that the two make the same store.
         "metric": "cosine" if metric == "cosine" else None,
     }
+    if rows_per_shard is not None:
+        # Only where given: stores made before there were shards are to be found complete as ever.
+        options["rows_per_shard"] = int(rows_per_shard)
+    return options
 
 
 def make_job(
@@ -138,8 +154,9 @@ def make_job(
     MemoryLimitError
         A chunk does not fit the memory limit.
     """
-    from_file = ids is not None and is_ids_file(ids)
-    readers = open_sources(sources, options["column"], None if from_file else ids)
+    option = None if ids is None else IdsOption.of(ids)
+    one_file = option if option is not None and option.kind == "file" else None
+    readers = open_sources(sources, options["column"], None if one_file else option)
     filled = [reader for reader in readers if reader.rows != 0]
     if not filled:
         raise DataError(f"{readers[0].name}: no rows{' in any source' if len(readers) > 1 else ''}; nothing to ingest")
@@ -156,21 +173,36 @@ def make_job(
     known = None if None in counts else sum(count or 0 for count in counts)
     ids_file = None
     stamps = [reader.stamps() for reader in readers]
-    if from_file:
-        assert ids is not None
+    if one_file:
         if known is None:
             raise InputError(f"{ids}: ids from a file need sources that tell their number of rows")
-        ids_file = open_ids(ids, known)
-        stamps.append([Stamp.of(ids)])
+        ids_file = open_ids(one_file.place, known, one_file.column)
+        stamps.append([stamp(ids_file)])
     ids_dtype = ids_file.dtype if ids_file else _common_ids(filled)
     chunk_rows = options["rows_per_chunk"] or default_chunk_rows(first.dims, dtype)
     job = Job(readers, ids_file, stamps, known, first.dims, dtype, ids_dtype, chunk_rows, options)
+    _check_shards(job)
     if memory_limit is not None:
         limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
         chunk = min(chunk_rows, known or chunk_rows) * first.dims * dtype.itemsize
         needed = chunk + _BLOCKS_AT_ONCE * BLOCK_BYTES + max(reader.read_overhead_bytes for reader in readers)
+        needed += READ_OVERHEAD_BYTES if ids_file is not None else 0
+        needed += UPLOAD_BYTES if is_url(target) else 0
+        needed += _SHARDED_IDS_BYTES if job.shard_rows is not None and ids_dtype is not None else 0
         MemoryBudget.of(limit).require(needed, f"{target}: ingest", "smaller chunks (--rows-per-chunk)")
     return job
+
+
+def _check_shards(job: Job) -> None:
+    """Refuse shards that are not whole chunks."""
+    if job.shard_rows is None or job.shard_rows % job.chunk_rows == 0:
+        return
+    fewer = job.shard_rows // job.chunk_rows * job.chunk_rows
+    near = f"{fewer} or {fewer + job.chunk_rows}" if fewer else str(job.chunk_rows)
+    raise ConfigError(
+        f"rows-per-shard {job.shard_rows}: a shard holds whole chunks, of {job.chunk_rows} rows here; "
+        f"give --rows-per-shard {near}, or --rows-per-chunk a divisor"
+    )
 
 
 def _common_ids(readers: list[SourceReader]) -> np.dtype[Any] | None:
@@ -192,7 +224,7 @@ def _say_ids(reader: SourceReader) -> str:
 
 def is_finished(target: str, job: Job) -> bool:
     """Whether the store is there already; refuses anything else that is there."""
-    if not os.path.lexists(target):
+    if (node_kind(target) is None) if is_url(target) else not os.path.lexists(target):
         return False
     attributes = open_group_attributes(target) if node_kind(target) == "group" else {}
     identity = {"sources": attributes.get("sources_digest"), "options": attributes.get("options")}
@@ -210,8 +242,8 @@ def is_finished(target: str, job: Job) -> bool:
 
 def _difference(attributes: dict[str, Any], job: Job) -> str:
     """The first thing in which a finished store differs from what is asked for."""
-    for key, value in job.options.items():
-        earlier = attributes["options"].get(key)
+    for key in {**job.options, **attributes["options"]}:
+        earlier, value = attributes["options"].get(key), job.options.get(key)
         if earlier != value:
             name = key.replace("_", "-")
             return f"with other options ({name}: {earlier or 'none'} before, {value or 'none'} now)"

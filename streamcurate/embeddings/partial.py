@@ -12,41 +12,27 @@ import json
 import os
 import shutil
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any
 
-from streamcurate.errors import InputError, RunError
-from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, move_folder, write_json
+from streamcurate.embeddings.store import ARRAY_NAME, IDS_NAME, PARTIAL_SUFFIX
+from streamcurate.embeddings.unfinished import STATE_NAMES, Arrays, Layout, Progress
+from streamcurate.errors import DiskFullError, InputError, RunError
+from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, free_bytes, move_folder, write_json
 from streamcurate.runs.lock import LOCK_NAME, RunLock
+from streamcurate.storage import (
+    create_array,
+    create_group,
+    open_array,
+    remove_leftovers,
+    set_rows,
+    sync_metadata,
+    update_group_attributes,
+)
 
-_JOB, _PROGRESS, _DIGESTS, _STORE = "job.json", "progress.json", "digests", "store"
+_JOB, _PROGRESS, _DIGESTS, _STORE = STATE_NAMES[0], "progress.json", "digests", "store"
 _OURS = {_JOB, _PROGRESS, _DIGESTS, _STORE, LOCK_NAME}
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far an ingest is.
-
-    Attributes
-    ----------
-    stored : int
-        Rows in chunks that are safely written.
-    source, row : int
-        Where the next row is read: number of the source, row inside it.
-    dropped : int
-        Bad rows left out before that place.
-    """
-
-    stored: int = 0
-    source: int = 0
-    row: int = 0
-    dropped: int = 0
-
-    @property
-    def read(self) -> int:
-        """Rows read, all sources together."""
-        return self.stored + self.dropped
 
 
 class Partial:
@@ -66,14 +52,14 @@ class Partial:
     """
 
     def __init__(self, folder: str) -> None:
-        self.folder = folder
+        self.place = folder
         self.store = os.path.join(folder, _STORE)
         self._lock = RunLock(folder)
 
     def __enter__(self) -> Partial:
-        parent = os.path.dirname(os.path.abspath(self.folder))
+        parent = os.path.dirname(os.path.abspath(self.place))
         if not os.path.isdir(parent):
-            raise InputError(f"{self.folder}: the folder {parent} does not exist; make it first")
+            raise InputError(f"{self.place}: the folder {parent} does not exist; make it first")
         try:
             self._make_and_lock()
         except InputError:
@@ -89,12 +75,12 @@ class Partial:
     def _make_and_lock(self) -> None:
         while True:
             try:
-                with disk_errors(self.folder), suppress(FileExistsError):
-                    os.mkdir(self.folder)
-                strangers = {name for name in os.listdir(self.folder) if not name.endswith(TEMPORARY_SUFFIX)} - _OURS
+                with disk_errors(self.place), suppress(FileExistsError):
+                    os.mkdir(self.place)
+                strangers = {name for name in os.listdir(self.place) if not name.endswith(TEMPORARY_SUFFIX)} - _OURS
                 if strangers:
                     raise InputError(
-                        f"{self.folder}: in the way, and not an unfinished ingest (it holds {sorted(strangers)[0]!r}); "
+                        f"{self.place}: in the way, and not an unfinished ingest (it holds {sorted(strangers)[0]!r}); "
                         "move it or choose another destination"
                     )
                 self._lock.acquire()
@@ -104,7 +90,7 @@ class Partial:
             except FileNotFoundError:  # the writer before us has just finished and removed the folder
                 continue
             except (NotADirectoryError, PermissionError) as error:
-                raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose another place") from error
+                raise InputError(f"{self.place}: cannot be made ({error.strerror}); choose another place") from error
             # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
             if self._lock_is_in_place():
                 return
@@ -125,20 +111,18 @@ class Partial:
                         pass  # no locks on this file system, so nobody has one
                     # Not the lock of somebody who removed this one and made the folder anew.
                     ours = os.path.samestat(os.fstat(descriptor), os.stat(lock))
-                    if ours and os.listdir(self.folder) == [LOCK_NAME]:
+                    if ours and os.listdir(self.place) == [LOCK_NAME]:
                         os.unlink(lock)
                 finally:
                     os.close(descriptor)
-            os.rmdir(self.folder)  # fails where anything else lies in it
+            os.rmdir(self.place)  # fails where anything else lies in it
+
+    def exists(self) -> bool:
+        """Whether there is such a folder."""
+        return os.path.isdir(self.place)
 
     def begin(self, job: dict[str, Any]) -> bool:
-        """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared.
-
-        Parameters
-        ----------
-        job : dict
-            JSON values; ``job["identity"]`` is what makes two jobs the same.
-        """
+        """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared."""
         earlier = self._read(_JOB)
         if earlier is not None and earlier.get("identity") == job["identity"]:
             return False
@@ -152,6 +136,7 @@ class Partial:
         """What is ingested."""
         return self._read(_JOB) or {}
 
+    @property
     def progress(self) -> Progress:
         """How far it is; the beginning where nothing is safely written."""
         values = self._read(_PROGRESS)
@@ -167,17 +152,8 @@ class Partial:
         return found if len(found) == 16 * units else None
 
     def commit(self, progress: Progress, units: int, new_digests: bytes) -> None:
-        """Note, durably, that the chunks up to ``progress`` are written.
-
-        Parameters
-        ----------
-        progress : Progress
-        units : int
-            Fingerprint units noted before.
-        new_digests : bytes
-            Digests of the units finished since, 16 bytes each.
-        """
-        with disk_errors(self.folder):
+        """Note, durably, that the files up to ``progress`` are written."""
+        with disk_errors(self.place):
             descriptor = os.open(self._path(_DIGESTS), os.O_WRONLY | os.O_CREAT, 0o666)
             try:
                 # Whatever a killed writer left behind the units that count is overwritten.
@@ -187,13 +163,79 @@ class Partial:
                 os.close(descriptor)
         write_json(self._path(_PROGRESS), asdict(progress))
 
+    def alive(self) -> None:
+        """Nothing to do: the lock says it."""
+
+    def require(self) -> None:
+        """Nothing to do: nobody else gets the lock."""
+
+    def check_space(self, needed: int) -> None:
+        """Refuse what the device has no room for."""
+        free = free_bytes(self.place)
+        if needed > free:
+            target = self.place.removesuffix(PARTIAL_SUFFIX)
+            raise DiskFullError(
+                f"{target}: needs {needed:,} more bytes, and {free:,} are free on its device; "
+                "free some space or choose another place"
+            )
+
+    # -- the store under way -----------------------------------------------------------------------------------------
+
+    def create(self, layout: Layout) -> Arrays:
+        """Begin the store from its first row."""
+        if os.path.isdir(self.store):
+            shutil.rmtree(self.store)
+        create_group(self.store)
+        shape = layout.shape
+        rows, shard_rows = layout.chunk_rows, layout.shard_rows
+        create_array(self._array(ARRAY_NAME), shape, layout.dtype, rows, shard_rows=shard_rows)
+        if layout.ids is not None:
+            create_array(self._array(IDS_NAME), shape[:1], layout.ids, layout.ids_chunk_rows)
+        return self._open(layout.ids is not None)
+
+    def reopen(self, layout: Layout) -> Arrays | None:
+        """The store as far as it is; None where a noted file is absent or truncated."""
+        try:
+            remove_leftovers(self.store)
+            arrays = self._open(layout.ids is not None)
+            array = arrays.embeddings
+            files = range(self.progress.stored // layout.file_rows)
+            if array.chunk_rows != layout.file_rows:
+                return None
+            whole = layout.file_bytes
+            return None if any(array.stamp(file)[0] != whole for file in files) else arrays
+        except (InputError, OSError):
+            return None
+
+    def cut(self, rows: int) -> Arrays:
+        """Set the length of the arrays."""
+        with_ids = os.path.isdir(self._array(IDS_NAME))
+        for array in self._open(with_ids):
+            if array is not None and array.rows != rows:
+                set_rows(array.path, rows)
+        return self._open(with_ids)
+
+    def seal(self, attributes: dict[str, Any]) -> None:
+        """Add what the store says of itself."""
+        update_group_attributes(self.store, attributes)
+        sync_metadata(self.store)
+
+    def _open(self, with_ids: bool) -> Arrays:
+        array = open_array(self._array(ARRAY_NAME), writable=True)
+        return Arrays(array, open_array(self._array(IDS_NAME), writable=True) if with_ids else None)
+
+    def _array(self, name: str) -> str:
+        return os.path.join(self.store, name)
+
+    # -- the end -----------------------------------------------------------------------------------------------------
+
     def clear(self) -> None:
         """Remove everything but the lock.
 
         The progress goes first and the job last: whatever a kill in between leaves is adopted by its own job only, and
         as not even begun.
         """
-        others = {*os.listdir(self.folder)} - {_PROGRESS, _JOB, LOCK_NAME}
+        others = {*os.listdir(self.place)} - {_PROGRESS, _JOB, LOCK_NAME}
         for name in (_PROGRESS, *others, _JOB):
             _remove(self._path(name))
 
@@ -207,10 +249,10 @@ class Partial:
         self.clear()
         _remove(self._path(LOCK_NAME))
         with suppress(OSError):  # another process has come to look already, and will find the work done
-            os.rmdir(self.folder)
+            os.rmdir(self.place)
 
     def _path(self, name: str) -> str:
-        return os.path.join(self.folder, name)
+        return os.path.join(self.place, name)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

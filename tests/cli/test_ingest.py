@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ import pytest
 
 from streamcurate.cli.main import main
 from streamcurate.embeddings.store import open_embeddings
+
+pytest_plugins = ["object_store"]
 
 VALUES = np.random.default_rng(1).standard_normal((40, 6)).astype(np.float32)
 
@@ -51,6 +54,37 @@ def test_all_options(shards, capsys):
     store = open_embeddings("emb.zarr")
     assert (store.dtype, store.chunk_rows, store.rows) == (np.float16, 16, 40)
     assert store.take_ids(np.array([39])).tolist() == ["n39"]
+
+
+def test_shards(shards, capsys):
+    options = ["--rows-per-chunk", "4", "--rows-per-shard", "12", "--quiet"]
+    assert main(["ingest", "shards/*.npy", "emb.zarr", *options]) == 0
+    np.testing.assert_array_equal(open_embeddings("emb.zarr").read(0, 40), VALUES)
+    capsys.readouterr()
+    assert main(["inspect", "emb.zarr", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert (told["chunk_rows"], told["shard_rows"], told["rows"]) == (4, 12, 40)
+    assert main(["inspect", "emb.zarr"]) == 0
+    out = capsys.readouterr().out
+    assert "chunks       4 rows (96 B)\n" in out
+    assert "shards       4 files of 12 rows (288 B), 3 chunks each\n" in out
+    options[3] = "10"
+    assert main(["ingest", "shards/*.npy", "other.zarr", *options]) == 2
+    assert "rows-per-shard 10: a shard holds whole chunks, of 4 rows here" in capsys.readouterr().err
+    assert names(shards) == ["emb.zarr", "shards"]
+
+
+def test_at_a_url(shards, capsys, object_store):
+    url = object_store.url("emb.zarr")
+    command = ["ingest", "shards/*.npy", url, "--rows-per-chunk", "16"]
+    assert main(command) == 0
+    assert capsys.readouterr().out == f"{url}: 40 rows of 6 dimensions, float32, 960 B\n"
+    assert main(["inspect", url, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["rows"] == 40
+    assert main(["ingest", "shards/s0.npy", url]) == 2
+    assert f"{url}: already exists" in capsys.readouterr().err
+    assert main(["ingest", "shards/*.npy", "http://127.0.0.1:1/emb.zarr"]) == 2
+    assert "web servers take no stores" in capsys.readouterr().err
 
 
 BAD = {
@@ -131,3 +165,26 @@ def test_a_signal_keeps_what_is_finished_and_says_how_to_go_on(tmp_path, number,
     assert main(command[3:]) == 0
     assert open_embeddings(out).rows == 3_000
     assert names(tmp_path) == ["a.npy", "emb.zarr"]
+
+
+def test_a_signal_at_a_url(tmp_path, object_store):
+    np.save(tmp_path / "a.npy", np.ones((3_000, 16), np.float32))
+    url = object_store.url("emb.zarr")
+    source, state = str(tmp_path / "a.npy"), "emb.zarr.partial/state.json"
+    command = [sys.executable, "-m", "streamcurate.cli.main", "ingest", source, url, "--rows-per-chunk", "20"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and "emb.zarr/embeddings/c/1/0" not in object_store.objects():
+        time.sleep(0.005)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 143
+    assert f"finished chunks are kept at {url}; give the same command again to go on" in errors
+    assert "Traceback" not in errors
+    told = json.loads(object_store.get(state))
+    assert told["owner"] is None
+    assert told["progress"]["stored"] >= 20
+    assert main(["inspect", f"{url}.partial"]) == 2
+    assert main(["inspect", url]) == 2
+    assert main([*command[3:], "--rows-per-chunk", "1000"]) == 0  # of other options: begun anew
+    assert len(object_store.objects()) == 5
+    assert open_embeddings(url).rows == 3_000

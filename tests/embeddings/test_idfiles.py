@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcurate.embeddings.sources import idfiles
-from streamcurate.embeddings.sources.idfiles import IdsStream, is_ids_file, open_ids
+from streamcurate.embeddings.sources.idfiles import IdsStream, open_ids
 from streamcurate.errors import DataError, InputError
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs", "Cc", "Zl", "Zp"]), min_size=1).filter(
@@ -75,13 +75,6 @@ def test_round_trip(tmp_path_factory, ids, kind, batch, pieces, data):
     assert opened.dtype.kind == ("i" if typed and isinstance(ids[0], int) else "T")
 
 
-def test_what_names_a_file(tmp_path):
-    (tmp_path / "odd").write_text("a\n")
-    assert is_ids_file(str(tmp_path / "odd"))
-    assert is_ids_file("names.txt")
-    assert not is_ids_file("name")
-
-
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
@@ -107,8 +100,14 @@ def test_other_arrays_and_columns(tmp_path):
         with pytest.raises(InputError, match=message):
             open_ids(str(tmp_path / "x.npy"), 3)
     pq.write_table(pa.table({"a": [1], "b": [2]}), tmp_path / "x.parquet")
-    with pytest.raises(InputError, match="single column; this one has 'a', 'b'"):
+    with pytest.raises(InputError, match=r"single column; this one has 'a', 'b'; name one .*x\.parquet:COLUMN'"):
         open_ids(str(tmp_path / "x.parquet"), 1)
+    assert read(open_ids(str(tmp_path / "x.parquet"), 1, "b"), 0, 1) == [2]
+    with pytest.raises(InputError, match="no column 'c'; it has 'a', 'b'"):
+        open_ids(str(tmp_path / "x.parquet"), 1, "c")
+    (tmp_path / "x.txt").write_text("a\n")
+    with pytest.raises(InputError, match=r"has no columns, only Parquet has; leave out ':c'"):
+        open_ids(str(tmp_path / "x.txt"), 1, "c")
 
 
 def test_ids_that_cannot_be_used(tmp_path):
@@ -118,9 +117,26 @@ def test_ids_that_cannot_be_used(tmp_path):
     pq.write_table(pa.table({"a": pa.array(["x", None])}), tmp_path / "x.parquet")
     with pytest.raises(DataError, match="row 1 has no id"):
         read(open_ids(str(tmp_path / "x.parquet"), 2), 0, 2)
+    np.save(tmp_path / "x.npy", np.array([b"x", b"\xff"]))
+    with pytest.raises(DataError, match="not UTF-8"):
+        read(open_ids(str(tmp_path / "x.npy"), 2), 0, 2)
     (tmp_path / "x.txt").write_bytes(b"a\n\xff\n")
     with pytest.raises(DataError, match="line 2 is not UTF-8"):
         read(open_ids(str(tmp_path / "x.txt"), 2), 0, 2)
+
+
+@pytest.mark.parametrize("kind", ["txt", "npy", "parquet", "csv", "csv header"])
+def test_no_ids_for_no_rows(tmp_path, kind):
+    ids = np.array([], dtype=str) if kind == "npy" else pa.array([], pa.string()) if kind == "parquet" else []
+    assert read(open_ids(write(tmp_path, ids, kind), 0), 0, 1) == []
+
+
+def test_long_strings_come_in_small_batches(tmp_path, monkeypatch):
+    monkeypatch.setattr(idfiles, "_BATCH_BYTES", 8000)
+    np.save(tmp_path / "x.npy", np.array([str(number).rjust(1000) for number in range(7)]))
+    opened = open_ids(str(tmp_path / "x.npy"), 7)
+    assert [len(batch) for batch in opened.batches(0)] == [2, 2, 2, 1]
+    assert read(opened, 3, 2) == [str(number).rjust(1000) for number in range(3, 7)]
 
 
 def test_cut_short_while_being_read(tmp_path):

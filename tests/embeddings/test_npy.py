@@ -48,14 +48,38 @@ def test_round_trip(tmp_path_factory, rows, dims, dtype, fortran, version, block
     assert read.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_bfloat16_as_ml_dtypes_saves_it(tmp_path, order):
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    # Every pattern there is: float32 holds them all.
+    values = np.arange(1 << 16, dtype=np.uint16).view(ml_dtypes.bfloat16).reshape(-1, 8)
+    path = written(tmp_path / "x.npy", np.asarray(values, order=order))
+    reader = NpyReader(path)
+    assert (reader.rows, reader.dims, reader.dtype) == (1 << 13, 8, np.float32)
+    read = np.concatenate([block for block, _ in reader.blocks(5)])
+    expected = values[5:].astype(np.float32)
+    finite = np.isfinite(expected)
+    assert read[finite].tobytes() == expected[finite].tobytes()
+    np.testing.assert_array_equal(read, expected)
+
+
+def test_blocks_that_are_kept_keep_their_values(tmp_path, monkeypatch):
+    monkeypatch.setattr(base, "BLOCK_BYTES", 64)
+    values = np.arange(400, dtype=np.float32).reshape(100, 4)
+    reader = NpyReader(written(tmp_path / "x.npy", values))
+    kept = [block[1:] for block, _ in reader.blocks(0)]
+    np.testing.assert_array_equal(np.concatenate(kept), np.delete(values, np.s_[::4], axis=0))
+
+
 def test_blocks_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "BLOCK_BYTES", 64)
     values = np.zeros((100, 4), dtype=np.float32)
     for order in "CF":
         path = written(tmp_path / "x.npy", np.asarray(values, order=order))
-        sizes = {len(block) for block, _ in NpyReader(path).blocks(0)}
+        reader = NpyReader(path)
+        assert {len(block) for block, _ in reader.blocks(0)} == {4}
         # Fortran order reads four blocks at a time, column by column.
-        assert max(sizes) == (4 if order == "C" else 16)
+        assert reader.read_overhead_bytes == (0 if order == "C" else 4 * 64)
 
 
 @pytest.mark.parametrize(
@@ -69,6 +93,8 @@ def test_blocks_are_bounded(tmp_path, monkeypatch):
         (np.zeros((2, 2), complex), "holds complex128"),
         (np.zeros((2, 2), np.longdouble), "holds (float128|longdouble|float64)"),
         (np.zeros((2, 2), [("a", "f4")]), "structured"),
+        (np.zeros((2, 2), "V2"), r"raw values of two bytes \(\|V2\), which may be anything; save bfloat16 as"),
+        (np.zeros((2, 2), "V3"), "holds void24"),
         (np.array([["a", None]], dtype=object), "pickled"),
     ],
 )
@@ -124,7 +150,9 @@ def test_missing_folder_and_columns(tmp_path):
     path = written(tmp_path / "x.npy", np.zeros((3, 3), np.float32))
     with pytest.raises(InputError, match="no columns; leave out --column emb"):
         open_reader(path, "emb", None)
-    with pytest.raises(InputError, match="no ids column 'name'"):
+    with pytest.raises(
+        InputError, match=r"no column 'name', and there is no metadata of it \(metadata\.parquet or x\.parquet"
+    ):
         open_reader(path, None, "name")
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from streamcurate.embeddings.sources import arrow, base
+import streamcurate as sc
+from streamcurate.embeddings.sources import arrow, base, parquet
 from streamcurate.embeddings.sources.parquet import ParquetReader
 from streamcurate.errors import DataError, InputError
 
@@ -43,9 +46,11 @@ def values_of(rows: int, dims: int, dtype: str) -> np.ndarray:
     group=st.integers(1, 60),
     block_bytes=st.integers(1, 300),
     ids=st.sampled_from([None, "text", "number", "dictionary"]),
+    threads=st.integers(1, 4),
+    ahead_bytes=st.integers(0, 500),
     data=st.data(),
 )
-def test_round_trip(tmp_path_factory, rows, dims, dtype, kind, group, block_bytes, ids, data):
+def test_round_trip(tmp_path_factory, rows, dims, dtype, kind, group, block_bytes, ids, threads, ahead_bytes, data):
     values = values_of(rows, dims, dtype)
     names = [f"n{i}é" for i in range(rows)]
     columns = {
@@ -59,6 +64,9 @@ def test_round_trip(tmp_path_factory, rows, dims, dtype, kind, group, block_byte
     start = data.draw(st.integers(0, rows))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(base, "BLOCK_BYTES", block_bytes)
+        # From room for nothing to room for all, and more threads than this machine may have.
+        patch.setattr(parquet, "_AHEAD_BYTES", ahead_bytes)
+        patch.setattr(parquet, "available_threads", lambda: threads)
         reader = ParquetReader(path, None, ids)
         blocks = list(reader.blocks(start))
     assert reader.rows == rows
@@ -136,7 +144,7 @@ def table(**columns) -> pa.Table:
             {"a": "s", "b": "i"},
             None,
             None,
-            "no column holds lists of float16, float32 or float64; it has 'a' \\(string",
+            "no column holds lists of float16, bfloat16, float32 or float64; it has 'a' \\(string",
         ),
         ({"a": "f"}, "b", None, "no column 'b'; it has 'a'"),
         ({"a": "f", "b": "i"}, "b", None, "column 'b' holds list<.*int32>.*choose with --column one of 'a'"),
@@ -152,6 +160,42 @@ def test_columns_that_cannot_be_used(tmp_path, columns, column, ids, message):
     pq.write_table(table(**columns), path)
     with pytest.raises(InputError, match=message):
         list(ParquetReader(path, column, ids).blocks(0))
+
+
+def test_two_columns_of_one_name(tmp_path):
+    one = lists(values_of(3, 2, "float32"), "list")
+    path = str(tmp_path / "x.parquet")
+    pq.write_table(pa.Table.from_arrays([one, one], ["a", "a"]), path)
+    for column in (None, "a"):
+        with pytest.raises(InputError, match=r"choose with --column one of 'a', 'a'|2 columns have the name 'a'"):
+            ParquetReader(path, column)
+
+
+def test_ingest_binds_ids_over_row_groups(tmp_path):
+    values = values_of(1000, 5, "float16")
+    names = [f"n{row}é" for row in range(1000)]
+    path = str(tmp_path / "x.parquet")
+    pq.write_table(pa.table({"emb": lists(values, "list"), "id": names}), path, row_group_size=37)
+    store = sc.ingest(path, tmp_path / "x.zarr", ids="id", rows_per_chunk=128)
+    assert store.array.read(0, 1000).tobytes() == values.tobytes()
+    assert store.ids.read(0, 1000).tolist() == names
+
+
+def test_damage_in_a_later_row_group(tmp_path, monkeypatch):
+    """Rows before it come first, the message names the file, and no thread is left."""
+    monkeypatch.setattr(parquet, "available_threads", lambda: 3)
+    values = values_of(400, 8, "float32")
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"emb": lists(values, "list")}), path, row_group_size=50, compression="zstd")
+    place = pq.ParquetFile(path).metadata.row_group(5).column(0).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[place : place + 64] = b"\xff" * 64
+    path.write_bytes(data)
+    got: list[np.ndarray] = []
+    with pytest.raises(DataError, match=r"x.parquet: damaged .*copy or write it again"):
+        got.extend(block for block, _ in ParquetReader(str(path)).blocks(0))
+    assert np.concatenate(got).tobytes() == values[:250].tobytes()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("reading-ahead")]
 
 
 def test_the_column_asked_for_is_read(tmp_path):
@@ -174,8 +218,44 @@ def test_damaged_and_missing_files(tmp_path):
         ParquetReader(str(path))
 
 
+def test_checksums_of_pages_are_verified(tmp_path):
+    """Where the writer gave pages checksums, a wrong value is no value."""
+    path = tmp_path / "x.parquet"
+    values = values_of(50, 8, "float32")
+    table = pa.table({"emb": lists(values, "list")})
+    pq.write_table(table, path, compression="none", use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[data.index(values[30].tobytes())] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"x.parquet: damaged .*checksum"):
+        list(ParquetReader(str(path)).blocks(0))
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+@pytest.mark.parametrize("version", ["1.0", "2.0"])
+def test_large_pages_are_told_to_the_memory_check(tmp_path, monkeypatch, compression, version):
+    """pyarrow decodes whole pages; DuckDB, for one, writes pages of 100 MB."""
+    monkeypatch.setattr(parquet, "available_threads", lambda: 3)
+    values = values_of(1 << 15, 64, "float32")
+    table = pa.table({"id": range(len(values)), "emb": lists(values, "list"), "embed": lists(values[:, :1], "list")})
+
+    def reader(**options) -> ParquetReader:
+        path = str(tmp_path / "x.parquet")
+        options |= {"compression": compression, "data_page_version": version, "use_dictionary": False}
+        pq.write_table(table, path, row_group_size=1 << 14, **options)
+        return ParquetReader(path, "emb")
+
+    small, large = reader(), reader(data_page_size=64 << 20)
+    # Two threads decode small pages, one decodes large ones.
+    assert small._threads == 2
+    assert large._threads == 1
+    assert large._thread_bytes - small._thread_bytes >= 2 * (values.nbytes // 2 - parquet._PAGE_BYTES)
+    assert large.read_overhead_bytes >= values.nbytes
+    assert np.concatenate([block for block, _ in large.blocks(0)]).tobytes() == values.tobytes()
+
+
 def test_blocks_stay_small_inside_a_large_row_group(tmp_path, monkeypatch):
-    monkeypatch.setattr(base, "BLOCK_BYTES", 4 * 8 * 4 * 10)
+    monkeypatch.setattr(base, "BLOCK_BYTES", 8 * 8 * 4 * 10)
     path = tmp_path / "x.parquet"
     pq.write_table(pa.table({"emb": lists(values_of(500, 8, "float32"), "list")}), path)
     sizes = [len(block) for block, _ in ParquetReader(str(path)).blocks(0)]

@@ -46,15 +46,17 @@ def test_what_cannot_be_opened(tmp_path):
         "absent.npy": "no such file",
         "absent": "no such file",
         "absent.zarr": "no such file",
-        "x.docx": r"unknown format; known are \.npy, \.parquet, \.pq, \.zarr",
+        "x.docx": r"unknown format; known are \.npy, \.npz, \.parquet, .*\.safetensors, .*\.zarr",
         "plain": "unknown format",
-        "folder": "a folder that is not Zarr",
+        "folder": "a folder without files of a known format",
         "*.parquet": "no file matches",
     }
     for name, message in cases.items():
         with pytest.raises(InputError, match=message) as error:
             open_sources(str(tmp_path / name))
         assert name in str(error.value)
+    with pytest.raises(InputError, match="folder: a folder among single files; give it by itself"):
+        open_sources(str(tmp_path / "f*r"))
     with pytest.raises(InputError, match="given twice"):
         open_sources([tmp_path / "x.npy", f"{tmp_path}/*.npy"])
     with pytest.raises(InputError, match="no sources given"):

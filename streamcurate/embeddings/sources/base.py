@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
+
+from streamcurate import objects
+from streamcurate.errors import ObjectError
 
 # Blocks of this size keep reading, checking and converting in the processor's cache at little cost a block.
 BLOCK_BYTES = 8 << 20
@@ -21,7 +24,10 @@ Block = tuple[NDArray[Any], NDArray[Any] | None]
 
 
 class Stamp(NamedTuple):
-    """What tells one state of a file from another: its path, its bytes, its modification time in nanoseconds."""
+    """What tells one state of a file from another: its path, its bytes, its modification time in nanoseconds.
+
+    For an object of a store the last is a number made of what the store calls its state.
+    """
 
     path: str
     bytes: int
@@ -29,9 +35,15 @@ class Stamp(NamedTuple):
 
     @classmethod
     def of(cls, path: str | os.PathLike[str]) -> Stamp:
-        """The stamp of a file as it is now."""
-        status = os.stat(path)
-        return cls(os.path.abspath(path), status.st_size, status.st_mtime_ns)
+        """The stamp of a file or object as it is now."""
+        place = os.fspath(path)
+        if objects.is_url(place):
+            found = objects.status(place)
+            if found is None:
+                raise ObjectError(f"{place}: no such object; check the URL")
+            return cls(place, found.size, found.state)
+        status = os.stat(place)
+        return cls(os.path.abspath(place), status.st_size, status.st_mtime_ns)
 
 
 class SourceReader(Protocol):
@@ -75,3 +87,26 @@ class SourceReader(Protocol):
 def block_rows(dims: int, dtype: np.dtype[Any]) -> int:
     """Rows of one block."""
     return max(1, min(BLOCK_BYTES // max(dims * dtype.itemsize, 1), _BLOCK_ROWS))
+
+
+def open_binary(path: str) -> BinaryIO:
+    """Open a file without a buffer, so that every read goes straight into its array; or an object of a store.
+
+    Raises
+    ------
+    FileNotFoundError, ObjectError
+        There is none.
+    """
+    if objects.is_url(path):
+        return objects.open_file(path)
+    return open(path, "rb", buffering=0)
+
+
+def request_bytes(path: str) -> int:
+    """Memory that requests to an object store take beside what they fill; none for a file."""
+    return objects.READ_OVERHEAD_BYTES if objects.is_url(path) else 0
+
+
+def is_file(path: str) -> bool:
+    """Whether there is such a file, or such an object."""
+    return objects.status(path) is not None if objects.is_url(path) else os.path.isfile(path)

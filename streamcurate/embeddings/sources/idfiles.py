@@ -1,21 +1,26 @@
-"""Files of ids, one for each row of all sources together: TXT, NPY, Parquet and CSV with a single column."""
+"""Files of ids, one for each row: TXT, NPY, Parquet and CSV."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate.embeddings.checks import suffix_of
-from streamcurate.embeddings.sources.base import INTEGER, TEXT, Stamp
-from streamcurate.embeddings.sources.npy import fill, read_header
+from streamcurate import objects
+from streamcurate.embeddings.sources.base import INTEGER, TEXT, Stamp, is_file, open_binary
+from streamcurate.embeddings.sources.npy import read_header
+from streamcurate.embeddings.sources.places import suffix_of
+from streamcurate.embeddings.sources.raw import fill
 from streamcurate.errors import DataError, InputError
 
 SUFFIXES = (".txt", ".npy", ".parquet", ".csv")
 _BATCH = 1 << 16
+# A NumPy string takes four bytes for each letter of the longest.
+_BATCH_BYTES = 8 << 20
+# What a batch of ids as text, or the pages of a column of them, takes.
+READ_OVERHEAD_BYTES = 32 << 20
 
 
 class IdsFile(Protocol):
@@ -34,36 +39,43 @@ class IdsFile(Protocol):
         """Ids from ``start`` on, in order, in pieces."""
 
 
-def open_ids(path: str, rows: int) -> IdsFile:
+def open_ids(path: str, rows: int, column: str | None = None, holder: str = "the sources hold") -> IdsFile:
     """Open a file with one id for each of ``rows`` rows.
+
+    Parameters
+    ----------
+    path : str
+    rows : int
+    column : str, optional
+        Of a Parquet file; not needed where there is only one.
+    holder : str
+        What has the rows, and the verb, for messages.
 
     Raises
     ------
     InputError
-        Missing, of an unknown format, not a single column, or not as many ids as rows.
+        Missing, of an unknown format, without such a column, or not as many ids as rows.
     """
-    if not os.path.isfile(path):
+    if not is_file(path):
         raise InputError(f"{path}: no such file of ids; check the path")
+    suffix = suffix_of(path)
+    if column is not None and suffix != ".parquet":
+        raise InputError(f"{path}: has no columns, only Parquet has; leave out ':{column}'")
     ids: IdsFile
-    match suffix_of(path):
+    match suffix:
         case ".txt":
             ids = _TextIds(path)
         case ".npy":
             ids = _NpyIds(path)
         case ".parquet":
-            ids = _ParquetIds(path)
+            ids = ParquetIds(path, column)
         case ".csv":
             ids = _CsvIds(path, rows)
-        case suffix:
+        case _:
             raise InputError(f"{path}: files of ids are {', '.join(SUFFIXES)}, not {suffix or 'without a suffix'}")
     if (count := ids.count()) != rows:
-        raise InputError(f"{path}: holds {count} ids, and the sources hold {rows} rows; one id for each row is needed")
+        raise InputError(f"{path}: holds {count} ids, and {holder} {rows} rows; one id for each row is needed")
     return ids
-
-
-def is_ids_file(ids: str) -> bool:
-    """Whether ``--ids`` names a file rather than a column."""
-    return os.path.isfile(ids) or (suffix_of(ids) in SUFFIXES)
 
 
 class IdsStream:
@@ -92,6 +104,36 @@ def stamp(file: IdsFile) -> Stamp:
     return Stamp.of(file.path)
 
 
+def plain(values: NDArray[Any], where: str) -> NDArray[Any]:
+    """Ids of a NumPy array of strings, UTF-8 bytes or integers as int64 or NumPy's variable-width strings."""
+    if values.dtype.kind == "S":
+        try:
+            values = np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise DataError(f"{where}: holds ids that are not UTF-8 ({error}); save them as strings") from error
+    if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        raise DataError(f"{where}: ids beyond 64-bit signed integers; use strings")
+    return values.astype(INTEGER if values.dtype.kind in "iu" else TEXT)
+
+
+def check_ids_array(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
+    """``TEXT`` or ``INTEGER`` for an array of ids.
+
+    Raises
+    ------
+    InputError
+        Neither strings nor integers, or not one-dimensional.
+    """
+    if len(shape) != 1 or dtype.kind not in "USiu":
+        raise InputError(f"{where}: shape {shape} of {dtype}; ids are strings or integers in one dimension")
+    return INTEGER if dtype.kind in "iu" else TEXT
+
+
+def batch_rows(itemsize: int) -> int:
+    """Ids of a NumPy array to be read at once."""
+    return max(1, min(_BATCH, _BATCH_BYTES // max(itemsize, 1)))
+
+
 class _TextIds:
     """One id a line, UTF-8."""
 
@@ -101,11 +143,11 @@ class _TextIds:
         self.path = path
 
     def count(self) -> int:
-        with open(self.path, "rb") as file:
+        with objects.open_file(self.path) as file:
             return sum(1 for _ in file)
 
     def batches(self, start: int) -> Iterator[NDArray[Any]]:
-        with open(self.path, "rb") as file:
+        with objects.open_file(self.path) as file:
             batch: list[str] = []
             for number, line in enumerate(file):
                 if number < start:
@@ -131,44 +173,45 @@ class _NpyIds:
     def __init__(self, path: str) -> None:
         self.path = path
         self._header = read_header(path)
-        kind = self._header.dtype.kind
-        if len(self._header.shape) != 1 or kind not in "USiu":
-            raise InputError(
-                f"{path}: shape {self._header.shape} of {self._header.dtype}; "
-                "ids are strings or integers in one dimension"
-            )
-        self.dtype: np.dtype[Any] = INTEGER if kind in "iu" else TEXT
+        self.dtype = check_ids_array(self._header.shape, self._header.dtype, path)
 
     def count(self) -> int:
         return self._header.shape[0]
 
     def batches(self, start: int) -> Iterator[NDArray[Any]]:
-        with open(self.path, "rb", buffering=0) as file:
-            for first in range(start, self.count(), _BATCH):
-                values = np.empty(min(_BATCH, self.count() - first), dtype=self._header.dtype)
-                if values.dtype.itemsize:
-                    fill(file, self._header.offset + first * values.dtype.itemsize, values, self.path)
-                if values.dtype.kind == "S":
-                    values = np.char.decode(values, "utf-8")
-                if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
-                    raise DataError(f"{self.path}: ids beyond 64-bit signed integers; use strings")
-                yield values.astype(self.dtype)
+        dtype = self._header.dtype
+        step = batch_rows(dtype.itemsize)
+        with open_binary(self.path) as file:
+            for first in range(start, self.count(), step):
+                values = np.empty(min(step, self.count() - first), dtype=dtype)
+                if dtype.itemsize:
+                    fill(file, self._header.offset + first * dtype.itemsize, values, self.path)
+                yield plain(values, self.path)
 
 
-class _ParquetIds:
-    """The only column of a Parquet file."""
+class ParquetIds:
+    """A column of a Parquet file: the one that is named, or the only one."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, column: str | None = None) -> None:
         from streamcurate.embeddings.sources import arrow
         from streamcurate.embeddings.sources.parquet import open_file
 
         self.path = path
         with open_file(path) as file:
             self._rows = int(file.metadata.num_rows)
-            if len(file.schema_arrow) != 1:
-                names = ", ".join(map(repr, file.schema_arrow.names))
-                raise InputError(f"{path}: a file of ids has a single column; this one has {names}")
-            self.dtype: np.dtype[Any] = arrow.ids_dtype(file.schema_arrow.field(0).type, path)
+            schema = file.schema_arrow
+            names = ", ".join(map(repr, schema.names))
+            if column is None and len(schema) != 1:
+                raise InputError(
+                    f"{path}: a file of ids has a single column; this one has {names}; name one behind the path, "
+                    f"'{path}:COLUMN'"
+                )
+            if column is not None and schema.names.count(column) != 1:
+                raise InputError(f"{path}: no column {column!r}; it has {names}")
+            self._column = schema.names[0] if column is None else column
+            type_ = schema.field(self._column).type
+            where = path if column is None else f"{path}: column {column!r}"
+            self.dtype: np.dtype[Any] = arrow.ids_dtype(type_, where)
 
     def count(self) -> int:
         return self._rows
@@ -179,7 +222,7 @@ class _ParquetIds:
 
         row = 0
         with open_file(self.path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH):
+            for batch in file.iter_batches(batch_size=_BATCH, columns=[self._column]):
                 if row + len(batch) > start:
                     skipped = max(start - row, 0)
                     yield arrow.ids(batch.column(0).slice(skipped), self.path, row + skipped)
@@ -214,13 +257,18 @@ class _CsvIds:
 
         from streamcurate.embeddings.sources import arrow
 
+        if not Stamp.of(self.path).bytes:  # which Arrow takes for an error
+            return
         try:
-            with csv.open_csv(
-                self.path,
-                read_options=csv.ReadOptions(column_names=["id"]),
-                parse_options=csv.ParseOptions(newlines_in_values=True),
-                convert_options=csv.ConvertOptions(column_types={"id": pa.string()}, strings_can_be_null=False),
-            ) as reader:
+            with (
+                objects.open_file(self.path) as file,
+                csv.open_csv(
+                    file,
+                    read_options=csv.ReadOptions(column_names=["id"]),
+                    parse_options=csv.ParseOptions(newlines_in_values=True),
+                    convert_options=csv.ConvertOptions(column_types={"id": pa.string()}, strings_can_be_null=False),
+                ) as reader,
+            ):
                 for batch in reader:
                     yield arrow.ids(batch.column(0), self.path, 0)
         except pa.ArrowInvalid as error:

@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import xxhash
 
+from streamcurate import objects
 from streamcurate.embeddings.sources.base import INTEGER, TEXT, Block, Stamp, block_rows
 from streamcurate.embeddings.store import are_ids, find_arrays, plain_ids
 from streamcurate.errors import InputError
@@ -34,7 +36,7 @@ class StoredReader:
             self.read_overhead_bytes += self._ids.read_overhead_bytes
 
     def stamps(self) -> list[Stamp]:
-        """State of the arrays: bytes of all chunks together, time of the newest."""
+        """State of the arrays: bytes of all chunks together, time of the newest, or a digest of the tags of all."""
         return [_stamp(array) for array in (self._array, self._ids) if array is not None]
 
     def blocks(self, start: int) -> Iterator[Block]:
@@ -58,9 +60,13 @@ def _named_ids(path: str, name: str, rows: int) -> StoredArray:
 
 
 def _stamp(array: StoredArray) -> Stamp:
-    size, newest = 0, 0
+    size, newest, states = 0, 0, xxhash.xxh3_64()
     for bytes_, modified in array.stamps():
         size, newest = size + max(bytes_, 0), max(newest, modified)
+        states.update(f"{bytes_} {modified}\n".encode())
+    if objects.is_url(array.path):
+        # What tells states of an object apart is a tag, of which none is the newest.
+        return Stamp(array.path, size, states.intdigest() >> 1)
     return Stamp(os.path.abspath(array.path), size, newest)
 
 
