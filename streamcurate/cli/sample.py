@@ -7,6 +7,9 @@ from pathlib import Path
 
 import click
 
+from streamcurate.cli.progress import Progress
+from streamcurate.cli.signals import set_resume_hint
+
 
 @click.command("sample")
 @click.argument("run", type=click.Path())
@@ -16,8 +19,9 @@ import click
     required=True,
     type=click.Path(),
     metavar="FILE",
-    help="Where to write: .parquet or .csv (a line per distinct row, with labels, distance and copies), .npy (row "
-    "numbers) or .txt (ids), both repeated per copy. An existing file is replaced.",
+    help="Where to write: .parquet or .csv (a line per distinct row, with labels, distances and copies), .npy (row "
+    "numbers), .arrow (the same, as an index of Hugging Face datasets), .txt (ids), .jsonl (ids by shard), all "
+    "repeated per copy, or .zarr (the rows as a new store). An existing file is replaced.",
 )
 @click.option(
     "--strategy",
@@ -34,8 +38,32 @@ import click
     "--include",
     type=click.Path(),
     metavar="EARLIER",
-    help="An earlier draw (.parquet, .npy or .csv): its rows stay and count towards --size.",
+    help="An earlier draw (.parquet, .npy, .csv, .arrow, .zarr): its rows stay and count towards --size.",
 )
+@click.option(
+    "--eligible",
+    type=click.Path(),
+    metavar="LIST",
+    help="Draw among these rows alone: row numbers or a mask (.npy), ids (.txt), or a column 'row' or 'id' (.parquet, "
+    ".csv).",
+)
+@click.option(
+    "--metadata",
+    multiple=True,
+    metavar="PATTERN",
+    help="Parquet files whose columns are written too: row i of all files is row i of the store.",
+)
+@click.option("--metadata-key", metavar="COLUMN", help="The metadata's column that holds the ids, to go by that.")
+@click.option("--columns", metavar="A,B,..", help="Which columns of the metadata; all by default.")
+@click.option(
+    "--shard-digits",
+    type=int,
+    metavar="N",
+    help="For .jsonl: the first N characters of a key name its shard (5 for img2dataset); else its metadata file does.",
+)
+@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB; by default half of what is free.")
+@click.option("--scratch", type=click.Path(), metavar="DIR", help="For what does not fit; by default beside FILE.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a sentence.")
 def command(
     run: str,
@@ -45,6 +73,14 @@ def command(
     multiplier: int,
     seed: int,
     include: str | None,
+    eligible: str | None,
+    metadata: tuple[str, ...],
+    metadata_key: str | None,
+    columns: str | None,
+    shard_digits: int | None,
+    memory_limit: str | None,
+    scratch: str | None,
+    quiet: bool,
     as_json: bool,
 ) -> None:
     """Draw a balanced sample from the finished RUN and write it to a file.
@@ -52,17 +88,46 @@ def command(
     Every cluster of the top level gives the same number of rows as far as it can, and so down to the rows. Cheap to
     repeat with another size; with the same seed a smaller draw is part of a larger one.
     """
-    from streamcurate.sampling import check_destination, sample
+    from streamcurate.objects import is_url
+    from streamcurate.sampling import check_destination, check_options, make_options, sample, write
     from streamcurate.tree import open_tree
 
     check_destination(out)
-    selection = sample(open_tree(run), size, strategy, multiplier, seed, include)
-    selection.save(out)
+    if out.lower().rstrip("/").endswith(".zarr"):
+        set_resume_hint(f"what is written is kept in {out.rstrip('/')}.partial; give the same command again to go on")
+    place = scratch or (None if is_url(out) else str(Path(out).absolute().parent))
+    with Progress(quiet=quiet) as progress:
+        options = make_options(
+            metadata=list(metadata) or None,
+            metadata_key=metadata_key,
+            columns=columns,
+            shard_digits=shard_digits,
+            memory_limit=memory_limit,
+            scratch=place,
+            progress=progress,
+        )
+        tree = open_tree(run)
+        check_options(tree, out, options)
+        selection = sample(
+            tree,
+            size,
+            strategy,
+            multiplier,
+            seed,
+            include,
+            eligible,
+            memory_limit=memory_limit,
+            scratch=place,
+            progress=progress,
+        )
+        write(selection, out, options)
     drawn, unique = len(selection), len(selection.unique_rows)
     if as_json:
-        click.echo(
-            json.dumps({"rows": drawn, "unique": unique, "strategy": strategy, "multiplier": multiplier, "out": out})
-        )
+        said = {"rows": drawn, "unique": unique, "strategy": strategy, "multiplier": multiplier, "out": out}
+        if selection.eligible is not None:
+            said["eligible"] = selection.eligible
+        click.echo(json.dumps(said))
     else:
         distinct = "" if unique == drawn else f" ({unique:,} distinct)"
-        click.echo(f"{Path(out)}: {drawn:,} rows{distinct}, {strategy}, seed {seed}")
+        among = "" if selection.eligible is None else f" of {selection.eligible:,} eligible"
+        click.echo(f"{out if is_url(out) else Path(out)}: {drawn:,} rows{distinct}{among}, {strategy}, seed {seed}")

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from streamcurate.errors import ConfigError
 from streamcurate.sampling.hierarchy import RowArray, segment_sums
 from streamcurate.sampling.quotas import row_keys, smallest_in_segments
+from streamcurate.streaming.progress import ProgressListener, Silent
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -59,6 +60,10 @@ class Included:
         """Copies above ``multiplier`` kept in each leaf: they add to what the leaf can give."""
         return _sums_by_leaf(self.leaves, np.maximum(self.copies - multiplier, 0), clusters)
 
+    def part(self, marks: NDArray[np.bool_]) -> Included:
+        """The marked rows."""
+        return Included(self.rows[marks], self.copies[marks], self.leaves[marks])
+
     def copies_of(self, rows: Int64) -> Int64:
         """Copies of given rows, 0 for rows that were not drawn."""
         place = np.minimum(np.searchsorted(self.rows, rows), len(self.rows) - 1)
@@ -83,6 +88,7 @@ def draw_rows(
     seed: int = 0,
     included: Included = NOTHING,
     range_rows: int = _RANGE,
+    listener: ProgressListener | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Draw every leaf's quota from its members.
 
@@ -100,6 +106,7 @@ def draw_rows(
         Rows drawn before, kept with their copies.
     range_rows : int
         Members handled together.
+    listener : ProgressListener, optional
 
     Returns
     -------
@@ -113,7 +120,8 @@ def draw_rows(
     copies = [np.maximum(included.copies, base[included.leaves])]
     once_more: list[Int64] = []
     remainders = _Remainders(extra, range_rows)
-    for leaves, positions, unfinished in _ranges(offsets, base, extra, strategy, included, range_rows):
+    told = listener or Silent()
+    for leaves, positions, unfinished in _ranges(offsets, base, extra, strategy, included, range_rows, told):
         found = _read(members, positions)
         before = included.copies_of(found) if len(included.rows) else np.zeros(len(found), dtype=np.int64)
         level = base[leaves]
@@ -129,6 +137,8 @@ def draw_rows(
             if strategy == "furthest":
                 keys = ~keys
         once_more += remainders.choose(leaves[candidate], found, keys, unfinished)
+        told.advanced(len(positions), 8 * len(positions))
+    told.finished()
     return _merge(rows, copies, once_more)
 
 
@@ -227,7 +237,13 @@ def _leaf_levels(sizes: Int64, quotas: Int64, included: Included) -> tuple[Int64
 
 
 def _ranges(
-    offsets: Int64, base: Int64, extra: Int64, strategy: str, included: Included, range_rows: int
+    offsets: Int64,
+    base: Int64,
+    extra: Int64,
+    strategy: str,
+    included: Included,
+    range_rows: int,
+    listener: ProgressListener,
 ) -> Iterator[tuple[Int64, Int64, int | None]]:
     """The members to look at, range by range: their leaves, their positions, and the leaf that goes on after it."""
     leaves = np.flatnonzero((base > 0) | (extra > 0))
@@ -244,6 +260,7 @@ def _ranges(
     lengths = last - first
     ends = np.cumsum(lengths)
     total = int(ends[-1]) if len(ends) else 0
+    listener.started("draw", total)
     for start in range(0, total, range_rows):
         stop = min(start + range_rows, total)
         low, high = int(np.searchsorted(ends, start, side="right")), int(np.searchsorted(ends, stop - 1, side="right"))
@@ -282,6 +299,14 @@ def _merge(rows: list[Int64], copies: list[Int64], once_more: list[Int64]) -> tu
     known = drawn[np.minimum(place, len(drawn) - 1)] == last
     counts[place[known]] += 1
     return np.insert(drawn, place[~known], last[~known]), np.insert(counts, place[~known], 1)
+
+
+def with_rows(rows: Int64, copies: Int64, others: Included) -> tuple[Int64, Int64]:
+    """A draw and rows that are not in it, together in ascending order."""
+    if not len(others.rows):
+        return rows, copies
+    place = np.searchsorted(rows, others.rows)
+    return np.insert(rows, place, others.rows), np.insert(copies, place, others.copies)
 
 
 def _joined(pieces: list[Int64]) -> Int64:

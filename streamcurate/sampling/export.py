@@ -1,23 +1,54 @@
-"""Selections as files: streamed in batches, complete under their name or not there at all."""
+"""Selections as files: which format a suffix names, and what goes with it."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
+from streamcurate.errors import ConfigError, InputError
+from streamcurate.objects import is_url
+from streamcurate.sampling import formats, store
+from streamcurate.sampling.hierarchy import SampledTree
+from streamcurate.sampling.joined import JOINED_BYTES, JOINED_ROW_BYTES
+from streamcurate.sampling.lines import check_names
+from streamcurate.sampling.metadata import open_metadata
+from streamcurate.sampling.output import Options
+from streamcurate.sampling.selection import Selection
+from streamcurate.streaming.budget import MemoryBudget, parse_bytes
+from streamcurate.streaming.progress import ProgressListener, Silent
 
-from streamcurate.errors import DataError, InputError
-from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder
-from streamcurate.sampling.selection import BATCH, Selection
 
-Writer = Callable[[Selection, "str | os.PathLike[str]"], None]
+def make_options(
+    *,
+    metadata: Any = None,
+    metadata_key: str | None = None,
+    columns: Sequence[str] | str | None = None,
+    shard_digits: int | None = None,
+    embeddings: Any = None,
+    memory_limit: int | str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    progress: ProgressListener | None = None,
+) -> Options:
+    """Options as :meth:`Selection.save` takes them; the metadata's footers are read.
+
+    Raises
+    ------
+    ConfigError
+        A key or columns without metadata.
+    InputError
+        Metadata that cannot be read.
+    """
+    if metadata is None and (metadata_key is not None or columns is not None):
+        name = "metadata-key" if metadata_key is not None else "columns"
+        raise ConfigError(f"{name}: {metadata_key or columns!r} is of the metadata; name its files with --metadata")
+    opened = None if metadata is None else open_metadata(metadata, columns=columns, key=metadata_key)
+    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+    return Options(opened, shard_digits, limit, scratch, progress or Silent(), embeddings)
+
+
+Writer = Callable[[Selection, "str | os.PathLike[str]", Options], None]
 
 
 def writer_for(path: str | os.PathLike[str]) -> Writer:
@@ -28,14 +59,18 @@ def writer_for(path: str | os.PathLike[str]) -> Writer:
     InputError
         Another suffix.
     """
+    return WRITERS[_known_suffix(path)]
+
+
+def _known_suffix(path: str | os.PathLike[str]) -> str:
     suffix = Path(path).suffix.lower()
     if suffix not in WRITERS:
         found = f"its suffix is {suffix!r}" if suffix else "it has no suffix"
         raise InputError(f"{path}: {found}; a selection is written as {', '.join(WRITERS)}")
-    return WRITERS[suffix]
+    return suffix
 
 
-def write_as(selection: Selection, path: str | os.PathLike[str], suffix: str) -> None:
+def write_as(selection: Selection, path: str | os.PathLike[str], suffix: str, options: Options) -> None:
     """Write the format of ``suffix`` to a path with that suffix or none.
 
     Raises
@@ -50,7 +85,17 @@ def write_as(selection: Selection, path: str | os.PathLike[str], suffix: str) ->
             f"{path}: its suffix is {found!r}, to_{suffix[1:]} writes {suffix}; "
             "name the file so, or use save, which goes by the suffix"
         )
-    write(selection, path)
+    _check_options(selection.tree, path, suffix, options)
+    if options.metadata is not None and options.metadata.key is not None:
+        held = JOINED_BYTES + JOINED_ROW_BYTES * len(selection.unique_rows)
+        what = f"{path}: joining {len(selection.unique_rows):,} rows by {options.metadata.key!r}"
+        MemoryBudget.of(options.memory_limit, 1).require(held, what, "join by position (no --metadata-key)")
+    write(selection, path, options)
+
+
+def write(selection: Selection, path: str | os.PathLike[str], options: Options) -> None:
+    """Write the format that the suffix of ``path`` names; raises as :func:`write_as` does."""
+    write_as(selection, path, _known_suffix(path), options)
 
 
 def check_destination(path: str | os.PathLike[str]) -> None:
@@ -61,9 +106,13 @@ def check_destination(path: str | os.PathLike[str]) -> None:
     InputError
         Unknown suffix, no such folder, a folder in its place, or no permission.
     """
-    writer_for(path)
+    suffix = _known_suffix(path)
     target = Path(path)
-    if target.is_dir():
+    if is_url(path) and suffix != ".zarr":
+        return
+    if suffix == ".zarr":
+        store.check_absent(path)
+    elif target.is_dir():
         raise InputError(f"{path}: a folder lies there; name a file")
     if not target.absolute().parent.is_dir():
         raise InputError(f"{path}: the folder {target.absolute().parent} does not exist; create it first")
@@ -71,128 +120,71 @@ def check_destination(path: str | os.PathLike[str]) -> None:
         raise InputError(f"{path}: no permission to write into {target.absolute().parent}; choose another place")
 
 
-def write_parquet(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """One line per distinct row; see :meth:`Selection.to_parquet`."""
-    import pyarrow.parquet
+def check_options(tree: SampledTree, path: str | os.PathLike[str], options: Options) -> None:
+    """Refuse options that do not go with the format or the tree, before any work is done.
 
-    batches = _record_batches(selection)
-    first = next(batches)
-    with placed_file(path) as file, pyarrow.parquet.ParquetWriter(file, first.schema) as writer:
-        writer.write_batch(first)
-        for batch in batches:
-            writer.write_batch(batch)
-
-
-def write_csv(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """One line per distinct row; see :meth:`Selection.to_csv`."""
-    import pyarrow
-
-    with placed_file(path) as file:
-        for number, batch in enumerate(_record_batches(selection)):
-            text = io.StringIO(newline="")
-            lines = csv.writer(text, lineterminator="\n")
-            if number == 0:
-                lines.writerow(batch.schema.names)
-            columns = [
-                # As text straight from float32: 0.1, not 0.10000000149.
-                (column.cast(pyarrow.string()) if pyarrow.types.is_floating(column.type) else column).to_pylist()
-                for column in batch.columns
-            ]
-            lines.writerows(zip(*columns, strict=True))
-            file.write(text.getvalue().encode())
+    Raises
+    ------
+    ConfigError
+        The format has no place for what is asked for.
+    InputError
+        The metadata does not fit.
+    """
+    _check_options(tree, path, _known_suffix(path), options)
 
 
-def write_npy(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """Row numbers repeated per copy; see :meth:`Selection.to_npy`."""
-    header = {"descr": "<i8", "fortran_order": False, "shape": (len(selection),)}
-    with placed_file(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for rows, copies in _pieces(selection):
-            file.write(np.repeat(rows, copies).astype("<i8", copy=False).tobytes())
-
-
-def write_txt(selection: Selection, path: str | os.PathLike[str]) -> None:
-    """One id or row number a line; see :meth:`Selection.to_txt`."""
-    take = selection.id_reader()
-    with placed_file(path) as file:
-        for rows, copies in _pieces(selection):
-            names = [str(name) for name in (rows if take is None else take(rows)).tolist()]
-            for row, name in zip(rows, names, strict=True):
-                # What Python's and most other readers take for the end of a line.
-                if "\n" in name or "\r" in name:
-                    raise DataError(
-                        f"{path}: the id of row {row} contains a line break ({name!r}), one id a line cannot hold it; "
-                        "write .parquet or .csv"
-                    )
-            file.write("".join((name + "\n") * count for name, count in zip(names, copies, strict=True)).encode())
+def _check_options(tree: SampledTree, path: str | os.PathLike[str], suffix: str, options: Options) -> None:
+    metadata = options.metadata
+    if options.shard_digits is not None and (suffix != ".jsonl" or options.shard_digits < 1):
+        raise ConfigError(
+            f"shard-digits {options.shard_digits}: tells the shard of each key of a .jsonl, from 1 upwards; "
+            f"{path} is no place for it"
+        )
+    if suffix == ".jsonl" and metadata is None and options.shard_digits is None:
+        raise ConfigError(
+            f"{path}: which shard a key is in is not known; say how many of its first characters name the shard "
+            "(--shard-digits 5 for img2dataset), or give the files of the shards (--metadata 'shards/*.parquet')"
+        )
+    if metadata is None:
+        return
+    metadata.check_rows(tree.levels[0].stored_labels.rows)
+    if suffix in (".parquet", ".csv"):
+        check_names(metadata, len(tree.levels))
+        if suffix == ".csv":
+            for field in metadata.schema:
+                _check_plain(field, path)
+    elif suffix in (".txt", ".jsonl"):
+        if len(metadata.columns) != 1:
+            raise ConfigError(
+                f"{path}: holds one column, and {metadata.name} has {', '.join(map(repr, metadata.columns))}; "
+                "choose one with --columns"
+            )
+        _check_plain(metadata.schema.field(0), path)
+    else:
+        raise ConfigError(f"{path}: has no place for metadata; write .parquet, .csv, or one column as .txt or .jsonl")
 
 
 WRITERS: dict[str, Writer] = {
-    ".parquet": write_parquet,
-    ".npy": write_npy,
-    ".csv": write_csv,
-    ".txt": write_txt,
+    ".parquet": formats.write_parquet,
+    ".npy": formats.write_npy,
+    ".csv": formats.write_csv,
+    ".txt": formats.write_txt,
+    ".jsonl": formats.write_jsonl,
+    ".arrow": formats.write_arrow,
+    ".zarr": store.write_store,
 }
 
 
-@contextmanager
-def placed_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
-    """A file written under a temporary name beside ``path``, flushed to the device and renamed at the end."""
-    target = os.fspath(path)
-    temporary = f"{target}.{os.getpid()}{TEMPORARY_SUFFIX}"
-    with disk_errors(target):
-        try:
-            file = open(temporary, "wb")  # noqa: SIM115 - closed below, before the rename
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-            raise InputError(
-                f"{path}: cannot be written there ({error.strerror}); choose another place, or create its folder"
-            ) from error
-        try:
-            with file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            if os.path.isdir(target):
-                raise InputError(f"{path}: a folder lies there; name a file")
-            os.replace(temporary, target)
-        except BaseException:
-            os.unlink(temporary)
-            raise
-        sync_folder(os.path.dirname(target) or ".")
+def _check_plain(field: Any, path: str | os.PathLike[str]) -> None:
+    """Refuse a column that has no one way of being text."""
+    import pyarrow as pa
 
-
-def _pieces(selection: Selection) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Rows and copies in batches of so many lines: a row drawn a million times is spread over several."""
-    ends = np.cumsum(selection.copies)
-    total = len(selection)
-    for start in range(0, total, BATCH):
-        stop = min(start + BATCH, total)
-        low, high = np.searchsorted(ends, [start, stop - 1], side="right")
-        here = slice(int(low), int(high) + 1)
-        copies = np.minimum(ends[here], stop) - np.maximum(ends[here] - selection.copies[here], start)
-        yield selection.unique_rows[here], copies
-
-
-def _record_batches(selection: Selection) -> Iterator[Any]:
-    import pyarrow
-
-    take = selection.id_reader()
-    for start in range(0, len(selection.unique_rows), BATCH):
-        rows = selection.unique_rows[start : start + BATCH]
-        labels, distances = selection.lookup(start, start + BATCH)
-        columns: dict[str, Any] = {"row": pyarrow.array(rows)}
-        if take is not None:
-            columns["id"] = _id_column(take(rows))
-        for level, label in enumerate(labels, start=1):
-            columns[f"label_{level}"] = pyarrow.array(label)
-        columns["distance"] = pyarrow.array(distances)
-        columns["copies"] = pyarrow.array(selection.copies[start : start + BATCH])
-        yield pyarrow.record_batch(columns)
-
-
-def _id_column(ids: NDArray[Any]) -> Any:
-    import pyarrow
-
-    if ids.dtype.kind in "iu":
-        return pyarrow.array(ids.astype(np.int64))
-    return pyarrow.array([str(name) for name in ids.tolist()], type=pyarrow.string())
+    known = pa.types
+    found = field.type.value_type if known.is_dictionary(field.type) else field.type
+    strings = known.is_string(found) or known.is_large_string(found) or known.is_string_view(found)
+    numbers = known.is_integer(found) or known.is_floating(found) or known.is_decimal(found)
+    if not (strings or numbers or known.is_boolean(found) or known.is_temporal(found)):
+        raise InputError(
+            f"{path}: column {field.name!r} holds {field.type}, which text cannot hold; leave it out with --columns, "
+            "or write .parquet"
+        )

@@ -41,8 +41,21 @@ class SampledLevel(Protocol):
     def stored_offsets(self) -> RowArray: ...
 
 
-class IdStore(Protocol):
+class SampledStore(Protocol):
     """What a selection asks of the embeddings."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def dims(self) -> int: ...
+    @property
+    def dtype(self) -> np.dtype[Any]: ...
+    @property
+    def ids(self) -> Any:
+        """The stored ids, None where there are none."""
+
+    def take(self, rows: Int64) -> NDArray[Any]:
+        """Rows, given in ascending order."""
 
     def take_ids(self, rows: Int64) -> NDArray[Any] | None:
         """The ids of rows, given in ascending order; None where the store has none."""
@@ -63,7 +76,7 @@ class SampledTree(Protocol):
     def source(self) -> Mapping[str, Any]:
         """The store's description; its entry ``ids`` is true where the store had ids."""
 
-    def embeddings(self) -> IdStore | None:
+    def embeddings(self) -> SampledStore | None:
         """The store, None where it is gone."""
 
 

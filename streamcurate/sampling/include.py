@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import csv
+import io
 import os
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.checks import suffix_of
 from streamcurate.errors import InputError
+from streamcurate.objects import exists, join, open_file
 from streamcurate.sampling.draw import Included
 from streamcurate.sampling.hierarchy import RowArray
-from streamcurate.sampling.selection import Selection
+from streamcurate.sampling.selection import COPIES_NAME, ROWS_NAME, Selection
+from streamcurate.storage import list_arrays, open_array
 
 Int64 = NDArray[np.int64]
 
@@ -27,7 +30,8 @@ def read_included(include: Any, labels: RowArray, tree_path: str) -> Included:
     Parameters
     ----------
     include : Selection, path or array of int64
-        A path ends in ``.parquet``, ``.npy`` or ``.csv``; an array holds one row number for each copy.
+        A path or URL ends in ``.parquet``, ``.npy``, ``.csv``, ``.arrow`` or ``.zarr``; an array holds one row number
+        for each copy.
     labels : RowArray of int32
         Level 1's labels.
     tree_path : str
@@ -42,7 +46,7 @@ def read_included(include: Any, labels: RowArray, tree_path: str) -> Included:
         name, rows, copies = "the earlier draw", include.unique_rows, include.copies
     elif isinstance(include, (str, os.PathLike)):
         name = os.fspath(include)
-        rows, copies = _read_file(Path(include), name)
+        rows, copies = _read_file(name)
     else:
         name, values = "the earlier draw", np.asarray(include)
         rows, copies = _one_each(values, name)
@@ -66,52 +70,85 @@ def read_included(include: Any, labels: RowArray, tree_path: str) -> Included:
     return Included(rows, copies, leaves)
 
 
-def _read_file(path: Path, name: str) -> tuple[Int64, Int64]:
-    if not path.is_file():
-        raise InputError(f"{name}: no such file; check the path")
-    suffix = path.suffix.lower()
+def _read_file(path: str) -> tuple[Int64, Int64]:
+    if not exists(path):
+        raise InputError(f"{path}: no such file; check the path")
+    suffix = suffix_of(path.rstrip("/"))
     if suffix == ".npy":
         try:
-            values = np.load(path, allow_pickle=False)
+            with open_file(path) as file:
+                values = np.load(file, allow_pickle=False)
         except (ValueError, EOFError, OSError) as error:
-            raise InputError(f"{name}: not a readable .npy file ({error}); draw it again") from error
-        return _one_each(values, name)
+            raise InputError(f"{path}: not a readable .npy file ({error}); draw it again") from error
+        return _one_each(values, path)
     if suffix == ".parquet":
-        return _read_table(_open_parquet(path, name), name)
+        return _read_table(_open_parquet(path), path)
     if suffix == ".csv":
-        return _read_table(_open_csv(path, name), name)
+        return _read_table(_open_csv(path), path)
+    if suffix == ".arrow":
+        return _one_each(_read_index(path), path)
+    if suffix == ".zarr":
+        return _read_store(path)
     hint = "; a .txt file holds ids, which do not lead back to rows" if suffix == ".txt" else ""
-    raise InputError(f"{name}: an earlier draw is read from .parquet, .npy or .csv{hint}")
+    raise InputError(f"{path}: an earlier draw is read from .parquet, .npy, .csv, .arrow or .zarr{hint}")
 
 
-def _open_parquet(path: Path, name: str) -> Any:
+def _open_parquet(path: str) -> Any:
     import pyarrow
     import pyarrow.parquet
 
     try:
-        with pyarrow.parquet.ParquetFile(path) as file:
-            return file.read(columns=_columns(file.schema_arrow.names, name))
+        with open_file(path) as source, pyarrow.parquet.ParquetFile(source) as file:
+            return file.read(columns=_columns(file.schema_arrow.names, path))
     except (pyarrow.ArrowException, OSError) as error:
-        raise InputError(f"{name}: not a readable Parquet file ({error}); draw it again") from error
+        raise InputError(f"{path}: not a readable Parquet file ({error}); draw it again") from error
 
 
-def _open_csv(path: Path, name: str) -> Any:
+def _open_csv(path: str) -> Any:
     import pyarrow
     import pyarrow.csv
 
     try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            header = next(csv.reader(file), [])
-        return pyarrow.csv.read_csv(
-            path,
-            parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),  # ids may hold any
-            convert_options=pyarrow.csv.ConvertOptions(
-                include_columns=_columns(header, name),
-                column_types={"row": pyarrow.int64(), "copies": pyarrow.int64()},
-            ),
-        )
+        with open_file(path) as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+            header = next(csv.reader(text), [])
+        with open_file(path) as file:
+            return pyarrow.csv.read_csv(
+                file,
+                parse_options=pyarrow.csv.ParseOptions(newlines_in_values=True),  # ids may hold any
+                convert_options=pyarrow.csv.ConvertOptions(
+                    include_columns=_columns(header, path),
+                    column_types={"row": pyarrow.int64(), "copies": pyarrow.int64()},
+                ),
+            )
     except (pyarrow.ArrowException, OSError, UnicodeDecodeError, csv.Error) as error:
-        raise InputError(f"{name}: not a readable CSV file ({error}); draw it again") from error
+        raise InputError(f"{path}: not a readable CSV file ({error}); draw it again") from error
+
+
+def _read_index(path: str) -> NDArray[Any]:
+    """The one column of an index of ``datasets``."""
+    import pyarrow
+
+    try:
+        with open_file(path) as file, pyarrow.ipc.open_stream(file) as stream:
+            table = stream.read_all()
+    except (pyarrow.ArrowException, OSError) as error:
+        raise InputError(f"{path}: not a readable Arrow stream ({error}); draw it again") from error
+    if table.column_names != ["indices"]:
+        raise InputError(f"{path}: an index has one column, 'indices', and this has {table.column_names}")
+    values: NDArray[Any] = table["indices"].to_numpy()
+    return values
+
+
+def _read_store(path: str) -> tuple[Int64, Int64]:
+    """Rows and copies of a curated store."""
+    arrays = list_arrays(path)
+    if ROWS_NAME not in arrays or COPIES_NAME not in arrays:
+        held = ", ".join(map(repr, arrays)) or "no arrays"
+        raise InputError(
+            f"{path}: not a store that sample wrote: it has {held}, and no '{ROWS_NAME}' and '{COPIES_NAME}'"
+        )
+    rows, copies = (open_array(join(path, name)) for name in (ROWS_NAME, COPIES_NAME))
+    return rows.read(0, rows.rows), copies.read(0, copies.rows)
 
 
 def _columns(found: list[str], name: str) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from streamcurate.errors import StoreError
 from streamcurate.sampling.hierarchy import SampledLevel, SampledTree
+from streamcurate.streaming.progress import ProgressListener
 
 Int64 = NDArray[np.int64]
 
+# Of a curated store: the rows' numbers where they come from, and how often each is drawn.
+ROWS_NAME, COPIES_NAME = "rows", "copies"
 # Rows looked up and written together.
 BATCH = 1 << 16
 
@@ -35,6 +38,8 @@ class Selection:
         As they were asked for.
     tree : SampledTree
         Where it was drawn from; labels, distances and ids are looked up there when they are asked for.
+    eligible : int or None
+        How many rows could be drawn, where the draw was restricted.
     """
 
     unique_rows: Int64
@@ -43,7 +48,8 @@ class Selection:
     multiplier: int
     seed: int
     tree: SampledTree
-    _upper_labels: list[NDArray[np.int32]] = field(default_factory=list, init=False)
+    eligible: int | None = None
+    _upper_levels: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = field(default_factory=list, init=False)
 
     def __len__(self) -> int:
         """Rows drawn, copies counted."""
@@ -84,7 +90,7 @@ class Selection:
     @property
     def distances(self) -> NDArray[np.float32]:
         """Distance to the level-1 centroid (Euclidean, or 1 − cos), aligned with :attr:`unique_rows`."""
-        return np.concatenate([distances for _, distances in self._looked_up()])
+        return np.concatenate([distances[0] for _, distances in self._looked_up()])
 
     def id_reader(self) -> Callable[[Int64], NDArray[Any]] | None:
         """A function from ascending rows to their ids, None where the store has none.
@@ -112,35 +118,58 @@ class Selection:
 
         return take
 
-    def lookup(self, start: int, stop: int) -> tuple[list[NDArray[np.int32]], NDArray[np.float32]]:
-        """Labels of every level and level-1 distances of ``unique_rows[start:stop]``."""
+    def lookup(self, start: int, stop: int) -> tuple[list[NDArray[np.int32]], list[NDArray[np.float32]]]:
+        """Labels and distances at every level of ``unique_rows[start:stop]``.
+
+        The distance at level 1 is that of the row to its centroid, at level 2 of that centroid to its own, and so on.
+        """
         rows = self.unique_rows[start:stop]
         first = self.tree.levels[0]
         labels = [np.asarray(first.stored_labels.take(rows), dtype=np.int32)]
-        for upper in self._uppers():
-            labels.append(upper[labels[-1]])
-        return labels, np.asarray(first.stored_distances.take(rows), dtype=np.float32)
+        distances = [np.asarray(first.stored_distances.take(rows), dtype=np.float32)]
+        for upper_labels, upper_distances in self._uppers():
+            distances.append(upper_distances[labels[-1]])
+            labels.append(upper_labels[labels[-1]])
+        return labels, distances
 
-    def to_parquet(self, path: str | os.PathLike[str]) -> None:
-        """Write one line per distinct row: row, id (where there are ids), label_1 .. label_L, distance, copies.
+    def to_parquet(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write one line per distinct row: row, id (where there are ids), label_1 .. label_L, distance,
+        distance_2 .. distance_L, copies, and the columns of the metadata.
+
+        ``distance`` is that of the row to its level-1 centroid, ``distance_2`` that of this centroid to its own.
+
+        Parameters
+        ----------
+        path : path or URL
+        metadata, metadata_key, columns, scratch, progress
+            See :meth:`save`.
 
         Raises
         ------
         InputError
             The path has the suffix of another format, or the file cannot be written there.
         """
-        self._write_as(path, ".parquet")
+        self._write_as(path, ".parquet", options)
 
-    def to_csv(self, path: str | os.PathLike[str]) -> None:
-        """Write the columns of :meth:`to_parquet` with a header line; raises as it does."""
-        self._write_as(path, ".csv")
+    def to_csv(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write the columns of :meth:`to_parquet` with a header line, missing values as nothing; raises as it does."""
+        self._write_as(path, ".csv", options)
 
-    def to_npy(self, path: str | os.PathLike[str]) -> None:
+    def to_npy(self, path: str | os.PathLike[str], **options: Any) -> None:
         """Write :attr:`rows`: int64, ascending, repeated per copy; raises as :meth:`to_parquet` does."""
-        self._write_as(path, ".npy")
+        self._write_as(path, ".npy", options)
 
-    def to_txt(self, path: str | os.PathLike[str]) -> None:
-        """Write one id a line (the row number where there are no ids), repeated per copy.
+    def to_arrow(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write :attr:`rows` as an index of Hugging Face ``datasets``: an Arrow stream of one uint64 column.
+
+        ``datasets.Dataset.from_file("data.arrow", indices_filename=path)`` is the curated dataset, and so is
+        ``dataset.select(pyarrow.ipc.open_stream(path).read_all()["indices"].to_numpy())``.
+        """
+        self._write_as(path, ".arrow", options)
+
+    def to_txt(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write one id a line (the row number where there are no ids), repeated per copy; with metadata, its one
+        column instead.
 
         Raises
         ------
@@ -149,35 +178,118 @@ class Selection:
         DataError
             An id contains a line break.
         """
-        self._write_as(path, ".txt")
+        self._write_as(path, ".txt", options)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write in the format that the suffix names: .parquet, .npy, .csv or .txt. An existing file is replaced.
+    def to_jsonl(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write the ids by shard, as WebDataset has them: ``{"shard": "00000", "keys": [...]}`` a line.
+
+        With metadata its one column is the keys, and the shard is the name of the metadata file each comes from; with
+        ``shard_digits`` it is the first characters of the key. Keys are repeated per copy. A shard whose rows do not
+        lie together in the store has several lines.
 
         Raises
         ------
         InputError
-            Another suffix, or the file cannot be written there.
+            As :meth:`to_txt`, or it is not said what the shard of a key is.
         """
-        from streamcurate.sampling.export import writer_for
+        self._write_as(path, ".jsonl", options)
 
-        writer_for(path)(self, path)
+    def to_zarr(self, path: str | os.PathLike[str], **options: Any) -> None:
+        """Write the distinct rows as a new store of embeddings, with their ids, which every command takes.
 
-    def _write_as(self, path: str | os.PathLike[str], suffix: str) -> None:
-        from streamcurate.sampling.export import write_as
+        Beside them the store holds ``rows``, their numbers in the store they come from, and ``copies``, how often each
+        is drawn. Unfinished work lies in ``path.partial``; the same call goes on with it.
 
-        write_as(self, path, suffix)
+        Parameters
+        ----------
+        path : path
+            Nothing may lie there.
+        embeddings : Embeddings, path or array, optional
+            Where the rows are read, where the tree was built from an array in memory.
+        progress : ProgressListener, optional
 
-    def _looked_up(self) -> Iterator[tuple[list[NDArray[np.int32]], NDArray[np.float32]]]:
+        Raises
+        ------
+        InputError
+            Something lies there, or the store is gone.
+        """
+        self._write_as(path, ".zarr", options)
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        metadata: Any = None,
+        metadata_key: str | None = None,
+        columns: Sequence[str] | str | None = None,
+        shard_digits: int | None = None,
+        embeddings: Any = None,
+        memory_limit: int | str | None = None,
+        scratch: str | os.PathLike[str] | None = None,
+        progress: ProgressListener | None = None,
+    ) -> None:
+        """Write in the format that the suffix names: .parquet, .csv, .npy, .txt, .jsonl, .arrow or .zarr.
+
+        An existing file is replaced, an existing .zarr refused.
+
+        Parameters
+        ----------
+        path : path or URL
+        metadata : path, glob pattern, or a list of these, optional
+            Parquet files whose columns are written beside each row. Row i of the store is row i of all files, unless
+            there is a key.
+        metadata_key : str, optional
+            The column that holds the ids. Such a join takes about 300 bytes a row drawn.
+        columns : sequence of str, or names with commas between, optional
+            Which columns; all by default.
+        shard_digits : int, optional
+            For .jsonl: how many of the first characters of a key name its shard.
+        embeddings : Embeddings, path or array, optional
+            For .zarr: where the rows are read.
+        memory_limit : int or str, optional
+            Bytes this process may use; by default half of what is available.
+        scratch : path, optional
+            A folder for metadata that is put into order; by default the system's for temporary files.
+        progress : ProgressListener, optional
+
+        Raises
+        ------
+        InputError
+            Another suffix, options that do not go with it, or the file cannot be written there.
+        """
+        from streamcurate.sampling import export
+
+        options = export.make_options(
+            metadata=metadata,
+            metadata_key=metadata_key,
+            columns=columns,
+            shard_digits=shard_digits,
+            embeddings=embeddings,
+            memory_limit=memory_limit,
+            scratch=scratch,
+            progress=progress,
+        )
+        export.write(self, path, options)
+
+    def _write_as(self, path: str | os.PathLike[str], suffix: str, options: dict[str, Any]) -> None:
+        from streamcurate.sampling import export
+
+        export.write_as(self, path, suffix, export.make_options(**options))
+
+    def _looked_up(self) -> Iterator[tuple[list[NDArray[np.int32]], list[NDArray[np.float32]]]]:
         for start in range(0, len(self.unique_rows), BATCH):
             yield self.lookup(start, start + BATCH)
 
-    def _uppers(self) -> list[NDArray[np.int32]]:
-        """Labels of the levels above the first, read once: one int32 for each cluster below."""
-        if len(self._upper_labels) != len(self.tree.levels) - 1:
-            self._upper_labels[:] = [_all_labels(level) for level in self.tree.levels[1:]]
-        return self._upper_labels
+    def _uppers(self) -> list[tuple[NDArray[np.int32], NDArray[np.float32]]]:
+        """Labels and distances of the levels above the first, read once: 8 bytes for each cluster below."""
+        if len(self._upper_levels) != len(self.tree.levels) - 1:
+            self._upper_levels[:] = [_whole_level(level) for level in self.tree.levels[1:]]
+        return self._upper_levels
 
 
-def _all_labels(level: SampledLevel) -> NDArray[np.int32]:
-    return np.asarray(level.stored_labels.read(0, level.stored_labels.rows), dtype=np.int32)
+def _whole_level(level: SampledLevel) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    labels, distances = level.stored_labels, level.stored_distances
+    return (
+        np.asarray(labels.read(0, labels.rows), dtype=np.int32),
+        np.asarray(distances.read(0, distances.rows), dtype=np.float32),
+    )

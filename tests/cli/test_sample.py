@@ -13,10 +13,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+import streamcurate
 from streamcurate.cli.main import main
 from streamcurate.config import Config
 from streamcurate.embeddings.ingest import ingest
-from streamcurate.runs.manifest import LevelRecord, Manifest, Sizes, StoreRecord
+from streamcurate.runs import LevelRecord, Manifest, Sizes, StoreRecord
 from streamcurate.storage import create_group
 from streamcurate.tree import TREE_NAME, LevelWriter, level_name
 
@@ -135,7 +136,7 @@ def test_a_bad_destination_is_refused_before_the_run_is_opened(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     assert call(tmp_path / "no-run", "--size", 5, "--out", tmp_path / "curated.xlsx") == 2
-    assert "a selection is written as .parquet, .npy, .csv, .txt" in capfd.readouterr().err
+    assert "a selection is written as .parquet, .npy, .csv, .txt, .jsonl, .arrow, .zarr" in capfd.readouterr().err
 
 
 def test_an_unfinished_run_is_refused(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
@@ -168,3 +169,75 @@ def test_help_needs_no_heavy_import() -> None:
     code = f"import sys, streamcurate.cli.sample; print({heavy} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
+
+
+def test_only_eligible_rows_are_drawn(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    wanted = [3, 4, 20, 31, 40, 45, 37]  # 37 is not in the tree
+    (tmp_path / "wanted.txt").write_text("".join(f"{IDS[row]}\n" for row in wanted))
+    out = tmp_path / "a.parquet"
+    assert call(run, "--size", 5, "--out", out, "--strategy", "closest", "--eligible", tmp_path / "wanted.txt") == 0
+    assert capfd.readouterr().out == f"{out}: 5 rows of 6 eligible, closest, seed 0\n"
+    drawn = pyarrow.parquet.read_table(out)["row"].to_pylist()
+    assert drawn in ([3, 4, 31, 40, 45], [3, 4, 20, 31, 40])
+    same = streamcurate.open_tree(run).sample(5, "closest", eligible=[IDS[row] for row in wanted])
+    assert same.rows.tolist() == drawn
+    assert call(run, "--size", 6, "--out", out, "--eligible", out, "--include", out, "--json") == 2
+    assert "at most 5 can be drawn" in capfd.readouterr().err
+    assert call(run, "--size", 5, "--out", out, "--eligible", out, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["eligible"] == 5
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.parquet", "run", "wanted.txt"]
+
+
+def test_source_metadata_comes_along(run: Path, tmp_path: Path) -> None:
+    for part in range(2):
+        rows = list(range(25 * part, 25 * part + 25))
+        table = pyarrow.table(
+            {"name": [IDS[row] for row in rows], "url": [f"http://{row}" for row in rows], "row": rows}
+        )
+        pyarrow.parquet.write_table(table, tmp_path / f"meta-{part}.parquet")
+    options = ["--size", 12, "--metadata", tmp_path / "meta-*.parquet", "--columns", "url"]
+    for more in ([], ["--metadata-key", "name"]):
+        assert call(run, *options, *more, "--out", tmp_path / "a.parquet") == 0
+        found = pyarrow.parquet.read_table(tmp_path / "a.parquet").to_pydict()
+        assert found["url"] == [f"http://{row}" for row in found["row"]]
+    assert call(run, *options, "--out", tmp_path / "a.jsonl") == 0
+    shards = [json.loads(line)["shard"] for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    assert shards == ["meta-0", "meta-1"]
+
+
+def test_a_curated_store_is_taken_by_other_commands(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "curated.zarr"
+    assert call(run, "--size", 60, "--multiplier", 2, "--out", out) == 0
+    assert call(run, "--size", 60, "--multiplier", 2, "--out", out) == 2
+    assert "already exists, and a store is never replaced" in capfd.readouterr().err
+    assert main(["inspect", str(out), "--json"]) == 0
+    said = json.loads(capfd.readouterr().out)
+    assert (said["kind"], said["dims"], said["ids"]) == ("embeddings", 2, True)
+    noted = streamcurate.open_embeddings(out).attributes["selection"]
+    assert (noted["run"], noted["digest"], noted["rows"], noted["unique"]) == (str(run), "0" * 32, 60, said["rows"])
+    assert main(["cluster", str(out), str(tmp_path / "again"), "--levels", "1", "--quiet"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--eligible", "absent.npy"], "absent.npy: no such file"),
+        (["--eligible", "EMPTY"], "names no row; leave --eligible out"),
+        (["--memory-limit", "1MiB"], "the smallest supported is 512 MiB"),
+        (["--columns", "url"], "columns: 'url' is of the metadata"),
+        (["--metadata", "absent-*.parquet"], "no file matches"),
+        (["--shard-digits", "5"], "shard-digits 5"),
+    ],
+)
+def test_new_options_fail_in_one_message_and_leave_no_file(
+    run: Path, tmp_path: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    arguments = [str(tmp_path / "empty.txt") if argument == "EMPTY" else argument for argument in arguments]
+    assert call(run, "--size", 5, "--out", tmp_path / "a.csv", *arguments) == 2
+    shown = capfd.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "run"]

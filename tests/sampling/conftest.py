@@ -16,6 +16,8 @@ class MemoryArray:
 
     def __init__(self, values: NDArray[Any]) -> None:
         self.values = values
+        self.dtype = values.dtype
+        self.path = "emb.zarr/ids"
         self.rows = len(values)
         self.largest_read = 0
         self.total_read = 0
@@ -52,13 +54,19 @@ class MemoryLevel:
 
 
 class MemoryIds:
-    """A store of which only the ids are asked for."""
+    """A store in memory: ids, and embeddings that tell their rows."""
+
+    name, dims, dtype, fingerprint = "emb.zarr", 2, np.dtype(np.float32), "f" * 32
 
     def __init__(self, ids: NDArray[Any] | None) -> None:
-        self.ids = ids
+        self.ids = None if ids is None else MemoryArray(ids)
 
     def take_ids(self, rows: NDArray[np.int64]) -> NDArray[Any] | None:
-        return None if self.ids is None else self.ids[rows]
+        return None if self.ids is None else self.ids.values[rows]
+
+    def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        assert (np.diff(rows) > 0).all()
+        return np.stack([rows, -rows], axis=1).astype(np.float32)
 
 
 @dataclass

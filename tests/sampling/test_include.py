@@ -9,6 +9,7 @@ import pytest
 from streamcurate.errors import InputError
 from streamcurate.sampling import sample
 from streamcurate.sampling.include import read_included
+from streamcurate.storage import create_group
 
 IDS = np.array([f'id "{row}", or so' for row in range(60)], dtype=np.dtypes.StringDType())
 
@@ -22,7 +23,7 @@ def read(include, tree):
     return read_included(include, tree.levels[0].stored_labels, tree.path)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npy"])
+@pytest.mark.parametrize("suffix", [".parquet", ".csv", ".npy", ".arrow", ".zarr"])
 def test_a_written_draw_is_read_back(tree, tmp_path, suffix):
     earlier = sample(tree, 70, multiplier=3)
     earlier.save(tmp_path / f"earlier{suffix}")
@@ -70,7 +71,19 @@ def test_arrays_that_are_no_rows_are_refused(tree, tmp_path, values):
         read(tmp_path / "a.npy", tree)
 
 
-@pytest.mark.parametrize("suffix", [".parquet", ".npy", ".csv"])
+def test_other_arrow_files_and_stores_are_refused(tree, tmp_path):
+    with pa.ipc.new_stream(tmp_path / "a.arrow", pa.schema([("rows", pa.int64())])) as writer:
+        writer.write_batch(pa.record_batch({"rows": [1]}))
+    create_group(tmp_path / "a.zarr")
+    for name, said in [
+        ("a.arrow", r"one column, 'indices', and this has \['rows'\]"),
+        ("a.zarr", "no arrays, and no 'rows'"),
+    ]:
+        with pytest.raises(InputError, match=rf"{name}: .*{said}"):
+            read(tmp_path / name, tree)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy", ".csv", ".arrow"])
 def test_damaged_files_are_refused(tree, tmp_path, suffix):
     for content in (b"", b"\x93NUMPY\x01", b"PAR1\xff\xfe\x00"):
         (tmp_path / f"a{suffix}").write_bytes(content)
@@ -88,7 +101,9 @@ def test_other_files_are_refused_by_name(tree, tmp_path):
     with pytest.raises(InputError, match=r"absent\.npy: no such file"):
         read(tmp_path / "absent.npy", tree)
     (tmp_path / "a.txt").write_text("1\n")
-    with pytest.raises(InputError, match=r"a\.txt: .* from \.parquet, \.npy or \.csv; a \.txt file holds ids"):
+    with pytest.raises(
+        InputError, match=r"a\.txt: .* from \.parquet, \.npy, \.csv, \.arrow or \.zarr; a \.txt file holds ids"
+    ):
         read(tmp_path / "a.txt", tree)
 
 

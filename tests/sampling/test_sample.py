@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamcurate.errors import CapacityError, ConfigError, InputError, RunError, StoreError
+from streamcurate.errors import CapacityError, ConfigError, InputError, MemoryLimitError, RunError, StoreError
 from streamcurate.sampling import STRATEGIES, sample
 
 SHAPES = st.sampled_from([(1,), (6,), (9, 3), (12, 6, 2)])
@@ -153,3 +153,32 @@ def test_an_earlier_row_outside_the_subset_is_named(make_tree):
 def test_an_empty_earlier_draw_changes_nothing(random_tree):
     tree = random_tree(1, 50, [6, 2])
     assert drawn(sample(tree, 9, include=np.array([], dtype=np.int64))) == drawn(sample(tree, 9))
+
+
+def test_a_draw_that_does_not_fit_is_refused_with_the_numbers(make_tree):
+    tree = make_tree([0, 0, 1, 1])
+    tree.levels[0].stored_offsets.values[1:] = 10**7
+    tree.levels[0].stored_members.rows = 10**7
+    with pytest.raises(MemoryLimitError, match=r"run: drawing 10,000,000 rows needs .* or draw fewer rows"):
+        sample(tree, 10**7, memory_limit="512MiB")
+    with pytest.raises(ConfigError, match=r"memory limit 1\.0 MiB: the smallest supported"):
+        sample(make_tree([0, 0]), 1, memory_limit="1MiB")
+
+
+def test_a_listener_is_told_of_every_member_looked_at(make_tree):
+    class Listener:
+        def __init__(self):
+            self.told = []
+
+        def started(self, name, rows):
+            self.told.append([name, rows, 0])
+
+        def advanced(self, rows, bytes):
+            self.told[-1][2] += rows
+
+        def finished(self):
+            pass
+
+    listener = Listener()
+    sample(make_tree([0] * 10 + [1] * 5), 4, eligible=np.arange(3, 15), progress=listener)
+    assert listener.told == [["eligible rows", 12, 12], ["draw", 12, 12]]

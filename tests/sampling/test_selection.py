@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamcurate.errors import DataError, DiskFullError, InputError, StoreError
-from streamcurate.sampling import check_destination, export, sample, selection
+from streamcurate.sampling import check_destination, formats, lines, sample, selection
 
 FORMATS = [".parquet", ".csv", ".npy", ".txt"]
 
@@ -25,8 +25,8 @@ def ids(request):
 @pytest.fixture(autouse=True)
 def small_batches(monkeypatch):
     """Several batches even of a small draw, and rows whose copies are spread over two."""
-    monkeypatch.setattr(export, "BATCH", 4)
-    monkeypatch.setattr(selection, "BATCH", 4)
+    for module in (formats, lines, selection):
+        monkeypatch.setattr(module, "BATCH", 4)
 
 
 @pytest.fixture
@@ -39,11 +39,12 @@ def expected_columns(picked, ids):
     columns = {"row": rows.tolist()}
     if ids is not None:
         columns["id"] = ids[rows].tolist()
-    labels = rows
+    labels, distances = rows, {}
     for number, level in enumerate(tree.levels, start=1):
+        distances["distance" if number == 1 else f"distance_{number}"] = level.stored_distances.values[labels].tolist()
         labels = level.stored_labels.values[labels]
         columns[f"label_{number}"] = labels.tolist()
-    columns["distance"] = tree.levels[0].stored_distances.values[rows].tolist()
+    columns |= distances
     columns["copies"] = picked.copies.tolist()
     return columns
 
@@ -69,7 +70,7 @@ def test_parquet_holds_a_line_per_distinct_row(picked, ids, tmp_path):
     table = pq.read_table(tmp_path / "curated.parquet")
     assert table.to_pydict() == expected_columns(picked, ids)
     types = {name: str(table.schema.field(name).type) for name in table.column_names}
-    expected = {"row": "int64", "distance": "float", "copies": "int64"}
+    expected = {"row": "int64", "distance": "float", "distance_2": "float", "distance_3": "float", "copies": "int64"}
     expected |= {f"label_{number}": "int32" for number in (1, 2, 3)}
     if ids is not None:
         expected["id"] = "int64" if ids is INTEGER_IDS else "string"
@@ -83,8 +84,9 @@ def test_csv_holds_the_same_as_parquet(picked, ids, tmp_path):
     columns = expected_columns(picked, ids)
     assert list(lines[0]) == list(columns)
     for name, values in columns.items():
-        read = [np.float32(line[name]) if name == "distance" else line[name] for line in lines]
-        assert read == ([np.float32(value) for value in values] if name == "distance" else [str(v) for v in values])
+        floats = name.startswith("distance")
+        read = [np.float32(line[name]) if floats else line[name] for line in lines]
+        assert read == ([np.float32(value) for value in values] if floats else [str(v) for v in values])
 
 
 def test_csv_writes_distances_as_short_as_float32_allows(make_tree, tmp_path):
@@ -112,8 +114,10 @@ def test_a_suffix_is_read_whatever_its_case(picked, tmp_path):
 
 
 @pytest.mark.parametrize(("name", "said"), [("curated.json", "its suffix is '.json'"), ("curated", "it has no suffix")])
-def test_an_unknown_suffix_names_the_four(picked, tmp_path, name, said):
-    with pytest.raises(InputError, match=rf"{said}; a selection is written as \.parquet, \.npy, \.csv, \.txt"):
+def test_an_unknown_suffix_names_the_others(picked, tmp_path, name, said):
+    with pytest.raises(
+        InputError, match=rf"{said}; a selection is written as \.parquet, \.npy, \.csv, \.txt, \.jsonl, \.arrow, \.zarr"
+    ):
         picked.save(tmp_path / name)
     assert not list(tmp_path.iterdir())
 
