@@ -13,8 +13,9 @@ from streamcurate.version import __version__
 
 if TYPE_CHECKING:
     from streamcurate.config import Config, Level, Resampling
-    from streamcurate.curated import Tree, assign, cluster, open_tree, sample
-    from streamcurate.embeddings import Embeddings, as_embeddings, ingest, open_embeddings
+    from streamcurate.curated import Tree, assign, cluster, extend, open_tree, sample
+    from streamcurate.embeddings.ingest import ingest
+    from streamcurate.embeddings.store import Embeddings, as_embeddings, open_embeddings
     from streamcurate.errors import DegenerateTreeWarning, InputError, StreamcurateError
     from streamcurate.sampling import Selection
     from streamcurate.streaming import ProgressListener
@@ -33,6 +34,7 @@ _HOMES = {
     "as_embeddings": "embeddings",
     "assign": "curated",
     "cluster": "curated",
+    "extend": "curated",
     "ingest": "embeddings",
     "open_embeddings": "embeddings",
     "open_tree": "curated",
@@ -69,6 +71,7 @@ __all__ = [
     "as_embeddings",
     "assign",
     "cluster",
+    "extend",
     "ingest",
     "open_embeddings",
     "open_tree",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import os
-import shutil
 import warnings
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from streamcurate import pipeline
-from streamcurate.clustering.assign import Assignment, assign_rows
+from streamcurate.clustering.assign import Assignment, assign_rows, check_dims
+from streamcurate.clustering.unfinished import UnfinishedLabels
 from streamcurate.embeddings.store import as_embeddings
-from streamcurate.errors import DegenerateTreeWarning, InputError
-from streamcurate.pipeline.executors import check_device, distributed, executor_for
+from streamcurate.errors import DegenerateTreeWarning
+from streamcurate.pipeline.executors import check_device, executor_for
+from streamcurate.pipeline.extend import extend as pipeline_extend
 from streamcurate.sampling import Selection
 from streamcurate.sampling import sample as draw
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
@@ -29,14 +28,25 @@ class Tree(StoredTree):
     """
 
     def sample(
-        self, size: int, strategy: str = "random", multiplier: int = 1, seed: int = 0, include: Any = None
+        self,
+        size: int,
+        strategy: str = "random",
+        multiplier: int = 1,
+        seed: int = 0,
+        include: Any = None,
+        eligible: Any = None,
+        **options: Any,
     ) -> Selection:
         """Draw a balanced sample; see :func:`sample`."""
-        return sample(self, size, strategy=strategy, multiplier=multiplier, seed=seed, include=include)
+        return sample(self, size, strategy, multiplier, seed, include, eligible, **options)
 
     def assign(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Assignment:
         """Label new rows; see :func:`assign`."""
         return assign(self, embeddings, out, **options)
+
+    def extend(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Tree:
+        """Add the rows of a second store, in a run directory of its own; see :func:`extend`."""
+        return extend(self, embeddings, out, **options)
 
 
 def cluster(embeddings: Any, run: str | os.PathLike[str] | None = None, **options: Any) -> Tree:
@@ -80,6 +90,11 @@ def sample(
     multiplier: int = 1,
     seed: int = 0,
     include: Any = None,
+    eligible: Any = None,
+    *,
+    memory_limit: int | str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    progress: ProgressListener | None = None,
 ) -> Selection:
     """Draw a balanced sample from a finished tree.
 
@@ -96,7 +111,17 @@ def sample(
     seed : int
         The same seed gives the same draw.
     include : Selection, path or array of row numbers, optional
-        An earlier draw, kept and topped up to ``size``.
+        An earlier draw, kept and topped up to ``size``, its rows eligible or not.
+    eligible : path, array, sequence or Selection, optional
+        Draw among these rows alone, without clustering again: row numbers (integers), a mask (booleans, one for each
+        row) or ids (strings), or a file of them (.npy, .txt, .csv, .parquet). Rows outside the tree are passed over.
+    memory_limit : int or str, optional
+        Bytes this process may use, the interpreter included; by default half of what is available. A draw takes about
+        40 bytes a row.
+    scratch : path, optional
+        Folder for what a long list of eligible rows needs; by default the system's for temporary files.
+    progress : ProgressListener, optional
+        As for ``cluster``.
 
     Returns
     -------
@@ -108,7 +133,18 @@ def sample(
         An argument out of range, or more rows than the tree can give.
     """
     held = tree if isinstance(tree, StoredTree) else open_tree(tree)
-    return draw(held, size, strategy, multiplier, seed, include)
+    return draw(
+        held,
+        size,
+        strategy,
+        multiplier,
+        seed,
+        include,
+        eligible,
+        memory_limit=memory_limit,
+        scratch=scratch,
+        progress=progress,
+    )
 
 
 def assign(
@@ -117,26 +153,31 @@ def assign(
     out: str | os.PathLike[str],
     *,
     memory_limit: int | str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
     threads: int | None = None,
     device: str = "auto",
     client: Any = None,
     progress: ProgressListener | None = None,
 ) -> Assignment:
-    """Label new rows with the frozen centroids of a tree.
+    """Label new rows with the frozen centroids of a tree; the same call again goes on where it stopped.
 
     Parameters
     ----------
     tree : Tree or path
     embeddings : Embeddings, path, or NumPy, CuPy, Dask or Zarr array
         Of the tree's dims.
-    out : path
-        A Zarr group made here: ``level-1/labels``, ``level-1/distances``, ``level-2/labels``, ...
+    out : path or URL
+        A Zarr group made here: ``level-1/labels``, ``level-1/distances``, ``level-2/labels``, ..., and the rows'
+        ``ids`` where they have any.
+    scratch : path, optional
+        Folder for intermediate arrays; by default beside ``out``, and for a URL where temporary files go.
     memory_limit, threads, device, client, progress
         As for ``cluster``.
 
     Returns
     -------
     Assignment
+        Its ``novelty`` tells how many rows lie farther from their centroid than 99 % of those it was fitted to.
 
     Raises
     ------
@@ -146,16 +187,28 @@ def assign(
     check_device(client, device)
     held = tree if isinstance(tree, StoredTree) else open_tree(tree)
     limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
+    budget = MemoryBudget.of(limit, threads)
     store, listener = as_embeddings(embeddings), progress or Silent()
-    with ExitStack() as stack:
-        scratch = Path(f"{os.fspath(out)}.scratch").absolute()
-        if distributed(client, device):
-            stack.callback(shutil.rmtree, scratch, ignore_errors=True)
-            try:
-                scratch.mkdir(exist_ok=True)
-            except OSError as error:
-                raise InputError(f"{scratch}: cannot be made ({error.strerror}); choose another place") from error
-        executor, rows = stack.enter_context(
-            executor_for(client, MemoryBudget.of(limit, threads), listener, scratch, [], store, device, threads)
-        )
-        return assign_rows(held, rows, out, executor)
+    check_dims(held, store)
+    with UnfinishedLabels(out, scratch) as work:
+        if (state := work.begin(str(held.digest), store)) is not None:
+            listener.note(state)
+        folders = (work.scratch, [work.folder])
+        with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
+            return assign_rows(held, rows, work, executor)
+
+
+def extend(
+    tree: StoredTree | str | os.PathLike[str], embeddings: Any, out: str | os.PathLike[str], **options: Any
+) -> Tree:
+    held = tree if isinstance(tree, StoredTree) else open_tree(tree)
+    extended = pipeline_extend(held, embeddings, out, **options)
+    if options.get("progress") is None:  # who listens has been told
+        for text in extended.warnings:
+            if text not in held.warnings:
+                warnings.warn(text, DegenerateTreeWarning, stacklevel=2)
+    return _held(extended)
+
+
+extend.__doc__ = pipeline_extend.__doc__
+extend.__wrapped__ = pipeline_extend  # type: ignore[attr-defined]  # its signature is what help() shows

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import click
 
 from streamcurate.cli.workers import connected, worker_options
@@ -11,9 +13,11 @@ from streamcurate.cli.workers import connected, worker_options
 @click.argument("run", type=click.Path())
 @click.argument("embeddings", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
 )
+@click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default beside LABELS.")
 @click.option(
     "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
 )
@@ -26,7 +30,9 @@ def command(
     run: str,
     embeddings: str,
     out: str,
+    as_json: bool,
     memory_limit: str | None,
+    scratch: str | None,
     device: str,
     workers: int | None,
     scheduler: str | None,
@@ -34,12 +40,16 @@ def command(
     threads: int | None,
     quiet: bool,
 ) -> None:
-    """Label the rows of EMBEDDINGS with the frozen tree of RUN, at every level."""
+    """Label the rows of EMBEDDINGS with the frozen tree of RUN, at every level.
+
+    Tells how many of them lie farther from their centroid than 99 % of the rows the tree was built from. The same line
+    again goes on where an earlier one stopped.
+    """
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.curated import assign
 
-    set_resume_hint("nothing was kept; give the same command again")
+    set_resume_hint("what is done is kept; give the same command again to go on")
     with Progress(quiet=quiet) as progress:
         options = (workers, scheduler, scheduler_file, device, memory_limit, threads)
         with connected(*options, progress.note) as (client, limit):
@@ -48,6 +58,7 @@ def command(
                 embeddings,
                 out,
                 memory_limit=limit,
+                scratch=scratch,
                 device=device,
                 client=client,
                 threads=threads,
@@ -55,4 +66,11 @@ def command(
             )
     for text in found.warnings:
         click.echo(f"warning: {text}", err=True)
+    assert found.novelty is not None
+    if as_json:
+        description = {"rows": found.rows, "levels": found.levels, "out": out}
+        novelty = found.novelty.to_mapping()
+        click.echo(json.dumps({**description, "novelty": novelty, "warnings": list(found.warnings)}))
+        return
     click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} levels")
+    click.echo(found.novelty.told())

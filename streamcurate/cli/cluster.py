@@ -14,7 +14,12 @@ from streamcurate.cli.workers import connected, worker_options
 @click.option("--levels", metavar="K1,K2,..", help="Clusters of each level, from the rows upwards; no resampling.")
 @click.option("--metric", type=click.Choice(["l2", "cosine"]), help="Overrides the file; l2 by default.")
 @click.option("--seed", type=int, metavar="N", help="Overrides the file; 0 by default.")
-@click.option("--subset", type=click.Path(), metavar="ROWS.npy", help="Row numbers, or a mask, of the rows to use.")
+@click.option(
+    "--subset",
+    type=click.Path(),
+    metavar="LIST",
+    help="Rows to use: row numbers or a mask (.npy), ids (.txt), or a column row or id (.parquet, .csv).",
+)
 @click.option(
     "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
 )

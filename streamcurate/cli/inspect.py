@@ -6,11 +6,15 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from streamcurate.errors import InputError, StoreError
+
+if TYPE_CHECKING:
+    from streamcurate.embeddings.store import Embeddings
+    from streamcurate.runs.manifest import Manifest
 
 # Rows whose norms are shown, in this many places of the store.
 _SAMPLE_ROWS = 1024
@@ -60,9 +64,9 @@ def command(path: str, as_json: bool) -> None:
 
 
 def _is_run(path: str) -> bool:
-    from streamcurate.runs.manifest import MANIFEST_NAME
+    from streamcurate.runs.manifest import Manifest
 
-    return (Path(path) / MANIFEST_NAME).exists()
+    return Manifest.exists(path)
 
 
 def _describe_run(path: str) -> dict[str, Any]:
@@ -86,21 +90,38 @@ def _describe_run(path: str) -> dict[str, Any]:
         ],
         # Each names its level.
         "warnings": [warning for level in manifest.levels for warning in level.warnings],
+        **_extension_of(manifest),
     }
+
+
+def _extension_of(manifest: Manifest) -> dict[str, Any]:
+    """What an extended run holds beside."""
+    if manifest.extension is None:
+        return {}
+    mapping: dict[str, Any] = manifest.to_mapping()["extension"]
+    novelty = manifest.extension.novelty
+    if novelty is not None:
+        mapping["novelty"]["share"] = novelty.share
+    return {"extension": mapping}
 
 
 def _run_lines(path: str, run: dict[str, Any]) -> list[tuple[str, str]]:
     from streamcurate.runs.manifest import Manifest
 
     manifest = Manifest.read(path)
-    store = manifest.store
     lines = [
-        ("complete", "yes" if run["complete"] else f"no; {_how_to_go_on(path)}"),
+        ("complete", "yes" if run["complete"] else f"no; {_how_to_go_on(path, manifest.command)}"),
         ("digest", run["digest"] or "none yet"),
         ("seed", str(run["seed"])),
         ("metric", run["metric"]),
-        ("store", f"{store.path}: {store.rows:,} rows of {store.dims} dimensions, {store.dtype}"),
     ]
+    for number, store in enumerate(manifest.stores, start=1):
+        label = "store" if manifest.extension is None else f"store {number}"
+        lines.append((label, f"{store.path}: {store.rows:,} rows of {store.dims} dimensions, {store.dtype}"))
+    if (extension := manifest.extension) is not None:
+        lines.append(("extends", f"{extension.run}, digest {extension.digest}"))
+        if extension.novelty is not None:
+            lines.append(("novelty", extension.novelty.told()))
     if manifest.subset is not None:
         lines.append(("subset", f"{manifest.subset.path}: {manifest.subset.rows:,} rows"))
     for number, level in enumerate(run["levels"], start=1):
@@ -117,11 +138,11 @@ def _run_lines(path: str, run: dict[str, Any]) -> list[tuple[str, str]]:
     return lines + [("warning", warning) for warning in run["warnings"]]
 
 
-def _how_to_go_on(path: str) -> str:
+def _how_to_go_on(path: str, command: str) -> str:
     from streamcurate.runs.lock import writer_of
 
     writer = writer_of(path)
-    return "give the same cluster command again to go on" if writer is None else f"it is being written by {writer}"
+    return f"give the same {command} command again to go on" if writer is None else f"it is being written by {writer}"
 
 
 # -- labels of new rows ------------------------------------------------------------------------------------------------
@@ -130,22 +151,40 @@ def _how_to_go_on(path: str) -> str:
 def _is_labels(path: str) -> bool:
     from streamcurate.storage import node_kind, open_group_attributes
 
+    if _is_unfinished_assign(path):
+        return True
     return node_kind(path) == "group" and open_group_attributes(path).get("kind") == "labels"
 
 
+def _is_unfinished_assign(path: str) -> bool:
+    from streamcurate.objects import contents, is_url, join
+
+    if is_url(path) or not path.rstrip("/").endswith(".partial"):
+        return False
+    try:
+        job = json.loads(contents(join(path, "job.json")) or b"{}")
+    except ValueError:
+        return False
+    return isinstance(job, dict) and job.get("kind") == "labels"
+
+
 def _describe_labels(path: str) -> dict[str, Any]:
+    from streamcurate.objects import join
     from streamcurate.storage import list_arrays, open_group_attributes
     from streamcurate.tree import level_name
 
     if path.rstrip("/").endswith(".partial"):
         raise InputError(f"{path}: an unfinished assign; give the same assign command again, then inspect its labels")
     levels = 0
-    while "labels" in (arrays := list_arrays(Path(path) / level_name(levels + 1))):
+    while "labels" in (arrays := list_arrays(join(path, level_name(levels + 1)))):
         shape, _ = arrays["labels"]
         levels += 1
     if not levels:
         raise StoreError(f"{path}: labels of new rows, but without the labels of level 1; assign them again")
-    return {"rows": shape[0], "levels": levels, "tree": open_group_attributes(path)["tree"]}
+    attributes = open_group_attributes(path)
+    # Labels made by earlier versions have no novelty.
+    novelty = {"novelty": attributes["novelty"]} if "novelty" in attributes else {}
+    return {"rows": shape[0], "levels": levels, "tree": attributes["tree"], **novelty}
 
 
 def _labels_lines(path: str, labels: dict[str, Any]) -> list[tuple[str, str]]:
@@ -153,7 +192,15 @@ def _labels_lines(path: str, labels: dict[str, Any]) -> list[tuple[str, str]]:
         ("rows", f"{labels['rows']:,}"),
         ("levels", str(labels["levels"])),
         ("tree", f"{labels['tree']['path']}, digest {labels['tree']['digest']}"),
+        *([("novelty", _novelty_told(labels["novelty"]))] if "novelty" in labels else []),
     ]
+
+
+def _novelty_told(novelty: dict[str, Any]) -> str:
+    from streamcurate.runs.records import NoveltyRecord
+
+    names = ("percentile", "threshold", "rows", "novel", "outside")
+    return NoveltyRecord(**{name: novelty[name] for name in names}).told()
 
 
 # -- stores ------------------------------------------------------------------------------------------------------------
@@ -169,8 +216,16 @@ def _describe_store(path: str) -> dict[str, Any]:
         "dtype": embeddings.dtype.name,
         "ids": embeddings.ids is not None,
         "bytes": embeddings.rows * embeddings.dims * embeddings.dtype.itemsize,
-        "chunk_rows": embeddings.chunk_rows,
+        **_chunks(embeddings),
     }
+
+
+def _chunks(embeddings: Embeddings) -> dict[str, Any]:
+    """Rows of a chunk, and of a shard where a file holds several chunks."""
+    array = embeddings.array
+    if array is None or array.unit_rows == array.chunk_rows:
+        return {"chunk_rows": embeddings.chunk_rows}
+    return {"chunk_rows": array.unit_rows, "shard_rows": array.chunk_rows}
 
 
 def _store_lines(path: str, store: dict[str, Any]) -> list[tuple[str, str]]:
@@ -178,13 +233,14 @@ def _store_lines(path: str, store: dict[str, Any]) -> list[tuple[str, str]]:
     from streamcurate.streaming.budget import format_bytes
 
     embeddings = open_embeddings(path)
-    chunk = store["chunk_rows"] * store["bytes"] // store["rows"]
+    row = store["bytes"] // store["rows"]
     lines = [
         ("rows", f"{store['rows']:,}"),
         ("dims", f"{store['dims']:,}"),
         ("dtype", store["dtype"]),
         ("bytes", f"{store['bytes']:,} ({format_bytes(store['bytes'])})"),
-        ("chunks", f"{store['chunk_rows']:,} rows ({format_bytes(chunk)})"),
+        ("chunks", f"{store['chunk_rows']:,} rows ({format_bytes(store['chunk_rows'] * row)})"),
+        *_shard_lines(store, row),
         ("ids", "none" if embeddings.ids is None else _ids_kind(embeddings.ids.dtype.kind)),
         ("norms", _norms(embeddings)),
         ("fingerprint", embeddings.fingerprint or "none noted (not made by ingest)"),
@@ -197,6 +253,17 @@ def _store_lines(path: str, store: dict[str, Any]) -> list[tuple[str, str]]:
     if (count := noted.get("source_count", len(sources))) > 5:
         lines.append(("source", f"and {count - 5:,} more"))
     return lines
+
+
+def _shard_lines(store: dict[str, Any], row_bytes: int) -> list[tuple[str, str]]:
+    from streamcurate.streaming.budget import format_bytes
+
+    rows = store.get("shard_rows")
+    if rows is None:
+        return []
+    count = -(-store["rows"] // rows)
+    each = f"{rows:,} rows ({format_bytes(rows * row_bytes)}), {rows // store['chunk_rows']:,} chunks each"
+    return [("shards", f"{count:,} files of {each}")]
 
 
 def _ids_kind(kind: str) -> str:
@@ -219,12 +286,14 @@ def _norms(embeddings: Any) -> str:
 
 
 def _is_anything(path: str) -> bool:
+    from streamcurate import objects
     from streamcurate.embeddings.store import PARTIAL_SUFFIX
+    from streamcurate.embeddings.unfinished import STATE_NAMES
     from streamcurate.runs.lock import LOCK_NAME, writer_of
     from streamcurate.storage import node_kind
 
     place = path.rstrip("/")
-    if place.endswith(PARTIAL_SUFFIX) and (Path(place) / "job.json").exists():
+    if place.endswith(PARTIAL_SUFFIX) and any(objects.exists(objects.join(place, name)) for name in STATE_NAMES):
         raise InputError(f"{path}: an unfinished ingest; give the same ingest command again, then inspect the store")
     if (Path(path) / LOCK_NAME).exists() and node_kind(path) is None:
         if (writer := writer_of(path)) is not None:

@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "cluster": "Build the hierarchy; the same line again resumes it.",
     "sample": "Draw a balanced subset from a finished run.",
     "assign": "Label new rows with a finished tree.",
+    "extend": "Add new rows to a finished tree, in a run of its own.",
     "demo": "Curate two small pools into a folder, with pictures.",
 }
 

@@ -11,17 +11,19 @@ import xxhash
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME
 from streamcurate.errors import InputError, RunError
 from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
+from streamcurate.objects import is_url
+from streamcurate.pipeline.mirror import Mirror, fetch_folder
 from streamcurate.runs import Checkpoints, Manifest
+from streamcurate.runs.checkpoints import CHECKPOINTS_NAME
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.runs.lock import LOCK_NAME
-from streamcurate.tree import TREE_NAME, Level, level_name
+from streamcurate.tree import TREE_NAME, Level, Tree, level_name
 
-_CHECKPOINTS = "checkpoints"
 _BUILDING = "building"
 _SCRATCH = "scratch"
 _SCRATCH_PLACES = ".scratch"
 # What a run killed before its manifest was written may have left.
-_OURS = {LOCK_NAME, EVENTS_NAME, SNAPSHOT_NAME, _CHECKPOINTS, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
+_OURS = {LOCK_NAME, EVENTS_NAME, SNAPSHOT_NAME, CHECKPOINTS_NAME, _SCRATCH, _SCRATCH_PLACES, TREE_NAME}
 
 
 def make_run_folder(place: Path) -> bool:
@@ -55,6 +57,8 @@ class RunFolder:
         It exists.
     scratch : path, optional
         Folder for intermediate arrays; inside the run directory by default.
+    mirror : Mirror, optional
+        Where the run is published.
 
     Attributes
     ----------
@@ -67,10 +71,34 @@ class RunFolder:
         ``scratch`` cannot be a folder.
     """
 
-    def __init__(self, path: Path, scratch: str | os.PathLike[str] | None) -> None:
+    def __init__(self, path: Path, scratch: str | os.PathLike[str] | None, mirror: Mirror | None = None) -> None:
         self.path = path
-        self.scratch = _scratch_folder(path, scratch)
-        self.checkpoints = Checkpoints(path / _CHECKPOINTS)
+        self.mirror = mirror
+        # A run that is published from its folder has its scratch there.
+        self.scratch = _scratch_folder(path, scratch if mirror is None else None)
+        self.checkpoints = Checkpoints(path / CHECKPOINTS_NAME)
+
+    @property
+    def name(self) -> str:
+        """The run as the user named it: a path or a URL."""
+        return os.fspath(self.path) if self.mirror is None else self.mirror.url
+
+    def record(self, manifest: Manifest) -> None:
+        """Write the manifest of an unfinished run, and publish the levels it names."""
+        manifest.write(self.path)
+        if self.mirror is not None:
+            self.mirror.publish(manifest)
+
+    def conclude(self, manifest: Manifest) -> Tree:
+        """Publish a finished run, and remove all that only an unfinished one needs."""
+        if self.mirror is not None:
+            self.mirror.publish(manifest)
+        tree = Tree(self.name, manifest)
+        tree.check()
+        self.clean()
+        if self.mirror is not None:
+            self.mirror.remove_folder()
+        return tree
 
     @property
     def tree(self) -> Path:
@@ -99,6 +127,15 @@ class RunFolder:
             shutil.rmtree(place, ignore_errors=True)
         return building
 
+    def copy(self, number: int, level: Level) -> None:
+        """Put a level of another run into the tree."""
+        target = self.building(number)
+        if is_url(level.folder):
+            fetch_folder(level.folder, target)
+        else:
+            shutil.copytree(level.folder, target)
+        self.place(number)
+
     def place(self, number: int) -> Level:
         """Put a level that is built into the tree."""
         target = self.tree / level_name(number)
@@ -116,7 +153,7 @@ class RunFolder:
         places = self.path / _SCRATCH_PLACES
         for place in places.read_text().splitlines() if places.exists() else []:
             shutil.rmtree(place, ignore_errors=True)
-        for name in (_CHECKPOINTS, _BUILDING):
+        for name in (CHECKPOINTS_NAME, _BUILDING):
             shutil.rmtree(self.path / name, ignore_errors=True)
         for left in self.path.glob(f"*{TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)

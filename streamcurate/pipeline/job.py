@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +23,7 @@ from streamcurate.embeddings.store import Embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
 from streamcurate.errors import DataError, InputError, RunError
 from streamcurate.kernels import Metric, Statistics
+from streamcurate.objects import join
 from streamcurate.pipeline.folder import RunFolder
 from streamcurate.runs import (
     Event,
@@ -51,7 +50,7 @@ from streamcurate.runs import (
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.storage import create_array, create_group, node_kind
 from streamcurate.streaming import Executor, PassReport, Points, ProgressListener, StoredRows
-from streamcurate.tree import TREE_NAME, LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
+from streamcurate.tree import LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
 from streamcurate.version import __version__
 
 _MASK_CHUNK_ROWS = 1 << 20
@@ -67,7 +66,7 @@ class Job:
         folder: RunFolder,
         store: Embeddings,
         config: Config,
-        subset: str | os.PathLike[str] | NDArray[Any] | None,
+        subset: Any,
         executor: Executor,
         listener: ProgressListener,
     ) -> None:
@@ -100,7 +99,7 @@ class Job:
                 borrowed = open_tree(reuse).manifest
         elif reuse is not None and earlier is None:
             borrowed = open_tree(reuse).manifest
-            other = Snapshot.read(Path(reuse) / SNAPSHOT_NAME)
+            other = Snapshot.read(join(reuse, SNAPSHOT_NAME))
             snapshot = other.check(self.store).with_ids_of(self.store) if other is not None else None
         if snapshot is None:
             statistics, snapshot = self._measure(subset)
@@ -109,7 +108,7 @@ class Job:
             self._check_reused(borrowed, earlier or wanted, reuse)
         if earlier is not None and (changes := differences(earlier, wanted)):
             raise RunError(
-                f"{self.run}: was begun with other settings: {'; '.join(changes)}; "
+                f"{self.folder.name}: was begun with other settings: {'; '.join(changes)}; "
                 "give the settings it was begun with, or choose another run directory"
             )
         if earlier is not None and earlier.store.path != wanted.store.path:
@@ -118,10 +117,8 @@ class Job:
             snapshot.write(self.run / SNAPSHOT_NAME)
             earlier.write(self.run)
         if earlier is not None and earlier.complete:
-            Tree(self.run, earlier).check()
-            self.folder.clean()
-            self.listener.note(f"{self.run}: finished already, nothing to do")
-            return Tree(self.run, earlier)
+            self.listener.note(f"{self.folder.name}: finished already, nothing to do")
+            return self.folder.conclude(earlier)
         with EventLog(self.run / EVENTS_NAME) as log:
             emit = self._emitter(log)
             self.executor.on_pass = self._pass_listener(emit)
@@ -142,15 +139,16 @@ class Job:
                 with suppress(InputError):  # a full disk is told by the error itself
                     emit(Interrupted(reason=type(error).__name__))
                 raise
-        self.folder.clean()
-        return Tree(self.run, manifest)
+        return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
 
     def _read_subset(self) -> Subset | None:
         if self.chosen is None:
             return None
-        subset = read_subset(self.chosen, self.store.rows, self.folder.scratch, self.executor.budget.usable // 2)
+        memory = self.executor.budget.usable // 2
+        scratch, ids = self.folder.scratch, self.store.ids
+        subset = read_subset(self.chosen, self.store.rows, scratch, memory, ids, self.listener)
         if subset.rows < (clusters := self.config.levels[0].clusters):
             raise DataError(
                 f"levels[0].clusters: {clusters:,} clusters from the {subset.rows:,} rows of {subset.path}; "
@@ -196,7 +194,7 @@ class Job:
         if node_kind(self.folder.tree) is None:
             create_group(self.folder.tree)
         snapshot.write(self.run / SNAPSHOT_NAME)
-        manifest.write(self.run)
+        self.folder.record(manifest)
         emit(RunStarted(engine=__version__, store=self.store.name))
         return manifest
 
@@ -218,10 +216,9 @@ class Job:
         """Copy the leading levels of another run that this one has not finished itself."""
         first, count = len(manifest.levels), levels_in_common(borrowed, manifest)
         for index in range(first, count):
-            shutil.copytree(Path(reuse) / TREE_NAME / level_name(index + 1), self.folder.building(index + 1))
-            self.folder.place(index + 1)
+            self.folder.copy(index + 1, Tree(reuse, borrowed).levels[index])
             manifest = manifest.with_level(borrowed.levels[index])
-            manifest.write(self.run)
+            self.folder.record(manifest)
         if count > first:
             self.listener.note(f"{count - first} of {len(self.config.levels)} levels taken over from {reuse}")
         return manifest
@@ -252,7 +249,7 @@ class Job:
                     self._check_usable(statistics)
                 emit(StageFinished(stage="statistics", level=index + 1, rows=points.count))
             manifest = manifest.with_level(self._build(points, statistics, level, around, below))
-            manifest.write(self.run)
+            self.folder.record(manifest)
         return manifest
 
     def _build(

@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from streamcurate.config import Config, Level, parse_levels
 from streamcurate.embeddings.store import as_embeddings
 from streamcurate.errors import ConfigError, InputError
+from streamcurate.objects import is_url
 from streamcurate.pipeline.executors import check_device, distributed, executor_for
 from streamcurate.pipeline.folder import RunFolder, make_run_folder
 from streamcurate.pipeline.job import Job
+from streamcurate.pipeline.mirror import Mirror
 from streamcurate.planning.model import check_levels
 from streamcurate.runs import Manifest, RunLock
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
@@ -34,7 +35,7 @@ def cluster(
     config: Config | str | os.PathLike[str] | None = None,
     metric: str | None = None,
     seed: int | None = None,
-    subset: str | os.PathLike[str] | NDArray[Any] | None = None,
+    subset: Any = None,
     memory_limit: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     device: str = "auto",
@@ -55,7 +56,8 @@ def cluster(
     embeddings : Embeddings, path, or NumPy, CuPy, Dask or Zarr array
         float16 or float32, shape (rows, dims).
     run : path, optional
-        The run directory, made if need be. Without one the tree lives in a temporary folder as long as the object.
+        The run directory, made if need be; or a URL such as ``s3://bucket/run``, to which each level is published when
+        it is finished. Without one the tree lives in a temporary folder as long as the object.
     levels : sequence of Level or int, or str, optional
         From the rows upwards; ``"5000,1000"`` is two levels without resampling.
     config : Config or path, optional
@@ -64,13 +66,15 @@ def cluster(
         Overrides the configuration's. Default l2.
     seed : int, optional
         Overrides the configuration's. Default 0.
-    subset : path of an .npy file, or ndarray, optional
-        Row numbers, or a mask, of the rows to use. Others get label -1.
+    subset : path, ndarray, sequence or Selection, optional
+        The rows to use: their numbers, a mask, or their ids; or a file of them (.npy, .txt, .csv, .parquet). Others get
+        label -1.
     memory_limit : int or str, optional
         Bytes this process, and each worker, may use, the interpreter included, as a number or like ``"4GiB"``; by
         default half of what is available.
     scratch : path, optional
-        Folder for intermediate arrays; by default inside the run directory.
+        Folder for intermediate arrays; by default inside the run directory. A run at a URL is built there, by default
+        where temporary files go.
     device : "auto", "cpu" or "gpu"
         With gpu, one Dask worker for each GPU. auto is the CPU in this version.
     threads : int, optional
@@ -106,12 +110,15 @@ def cluster(
     if run is None:
         temporary = _TemporaryFolder()
         run = temporary.path
-    place = Path(run)
+    mirror = Mirror(os.fspath(run), scratch, listener) if is_url(run) else None
+    place = Path(run) if mirror is None else mirror.folder
     created = make_run_folder(place)
     try:
         with RunLock(place):
             chosen = subset if subset is not None else resolved.subset
-            folder = RunFolder(place, scratch)
+            folder = RunFolder(place, scratch, mirror)
+            if mirror is not None:
+                mirror.restore()
             try:
                 if distributed(client, device):
                     folder.prepare_scratch()
@@ -122,7 +129,7 @@ def cluster(
                 folder.forget_unless_begun()
                 raise
     except InputError:
-        if created and not Manifest.exists(place):
+        if created and (mirror.idle if mirror is not None else not Manifest.exists(place)):
             shutil.rmtree(place, ignore_errors=True)
         raise
     if temporary is not None:
@@ -135,7 +142,7 @@ def resolve_config(
     config: Config | str | os.PathLike[str] | None,
     metric: str | None,
     seed: int | None,
-    subset: str | os.PathLike[str] | NDArray[Any] | None,
+    subset: Any,
 ) -> Config:
     """The configuration that levels, or a file, and the overriding options make.
 
@@ -158,7 +165,8 @@ def resolve_config(
     if seed is not None:
         resolved = replace(resolved, seed=seed)
     if subset is not None:
-        resolved = replace(resolved, subset="array in memory" if isinstance(subset, np.ndarray) else os.fspath(subset))
+        named = os.fspath(subset) if isinstance(subset, str | os.PathLike) else "array in memory"
+        resolved = replace(resolved, subset=named)
     return resolved
 
 

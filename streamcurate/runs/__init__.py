@@ -26,15 +26,20 @@ from streamcurate.runs.events import (
 )
 from streamcurate.runs.lock import RunLock
 from streamcurate.runs.manifest import (
-    LevelRecord,
     Manifest,
-    Sizes,
-    StoreRecord,
-    SubsetRecord,
+    check_engine,
     check_resumable,
     current_versions,
     differences,
     levels_in_common,
+)
+from streamcurate.runs.records import (
+    ExtensionRecord,
+    LevelRecord,
+    NoveltyRecord,
+    Sizes,
+    StoreRecord,
+    SubsetRecord,
 )
 
 __all__ = [
@@ -42,11 +47,13 @@ __all__ = [
     "Digest",
     "Event",
     "EventLog",
+    "ExtensionRecord",
     "Interrupted",
     "IterationFinished",
     "LevelFinished",
     "LevelRecord",
     "Manifest",
+    "NoveltyRecord",
     "PassFinished",
     "Resumed",
     "RunFinished",
@@ -59,6 +66,7 @@ __all__ = [
     "StoreRecord",
     "SubsetRecord",
     "Warned",
+    "check_engine",
     "check_resumable",
     "combine_digests",
     "current_versions",

@@ -19,6 +19,7 @@ import xxhash
 from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_json
 from streamcurate.runs.digest import Digest
 
+CHECKPOINTS_NAME = "checkpoints"
 _FORMAT = 1
 # A name's parts become parts of a file name: "." joins them, "+" begins the array's key. None of the two is in a part.
 _NAME = re.compile(r"[a-z0-9_-]+(/[a-z0-9_-]+)*")

@@ -12,78 +12,33 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from streamcurate.config import Config
 from streamcurate.errors import RunError
 from streamcurate.files import write_json
+from streamcurate.objects import contents, exists, join
+from streamcurate.runs.digest import combine_digests
+from streamcurate.runs.records import (
+    ExtensionRecord,
+    LevelRecord,
+    NoveltyRecord,
+    Reader,
+    StoreRecord,
+    SubsetRecord,
+    Unreadable,
+    extension_of,
+    level_of,
+    plain,
+    plain_extension,
+    record_of,
+)
 from streamcurate.version import __version__
 
 MANIFEST_NAME = "run.json"
-FORMAT_VERSION = 1
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """How many points the clusters of a level hold."""
-
-    min: int
-    median: float
-    max: int
-
-
-@dataclass(frozen=True)
-class LevelRecord:
-    """A finished level.
-
-    Parameters
-    ----------
-    clusters, rows : int
-        Clusters, and the points that were clustered.
-    inertia : float
-        Sum over points of the squared distance to the own centroid (cosine: of 1 - cos).
-    empty : int
-        Clusters without points.
-    sizes : Sizes
-    seeding : str
-        The method that was used, where ``auto`` was asked for too.
-    iterations : int
-        Lloyd passes of the last fit.
-    digest : str
-        Over centroids, labels, members and offsets.
-    warnings : tuple of str
-    """
-
-    clusters: int
-    rows: int
-    inertia: float
-    empty: int
-    sizes: Sizes
-    seeding: str
-    iterations: int
-    digest: str
-    warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class StoreRecord:
-    """The rows that were clustered: where they lay, their shape, the fingerprint of their content, whether with ids."""
-
-    path: str
-    rows: int
-    dims: int
-    dtype: str
-    fingerprint: str
-    ids: bool = False
-
-
-@dataclass(frozen=True)
-class SubsetRecord:
-    """The rows of the store that were used, where not all were."""
-
-    path: str
-    rows: int
-    digest: str
+FORMAT_VERSION = 2
+# What does not need the newer format is written in the older, which every version reads.
+_PLAIN_FORMAT = 1
 
 
 def current_versions() -> dict[str, str]:
@@ -113,6 +68,7 @@ class Manifest:
     config : mapping
         :meth:`Config.to_mapping`, defaults filled in.
     store : StoreRecord
+        All rows; of an extended run the stores taken together, under the path of the first.
     subset : SubsetRecord or None
     levels : tuple of LevelRecord
         The finished ones, lowest first.
@@ -120,6 +76,8 @@ class Manifest:
         Whether all levels are finished.
     digest : str or None
         Over the levels' digests; None until complete.
+    extension : ExtensionRecord or None
+        Of an extended run.
     engine, created, versions, format_version
         The version of streamcurate that began the run, the time (UTC, ISO 8601), the versions of the libraries, and
         that of the file's format.
@@ -131,15 +89,38 @@ class Manifest:
     levels: tuple[LevelRecord, ...] = ()
     complete: bool = False
     digest: str | None = None
+    extension: ExtensionRecord | None = None
     engine: str = __version__
     created: str = field(default_factory=_now)
     versions: Mapping[str, str] = field(default_factory=current_versions)
-    format_version: int = FORMAT_VERSION
+    format_version: int = _PLAIN_FORMAT
 
     @classmethod
     def begin(cls, config: Config, store: StoreRecord, subset: SubsetRecord | None = None) -> Manifest:
         """The manifest of a run in which nothing is finished yet."""
         return cls(config.to_mapping(), store, subset)
+
+    @classmethod
+    def begin_extension(cls, of: Manifest, extension: ExtensionRecord) -> Manifest:
+        """The manifest of a run that extends another and in which nothing is finished yet.
+
+        Raises
+        ------
+        ValueError
+            The stores differ in their dims.
+        """
+        stores = extension.stores
+        if len({store.dims for store in stores}) != 1:
+            raise ValueError("stores of different dims")
+        together = StoreRecord(
+            path=stores[0].path,
+            rows=sum(store.rows for store in stores),
+            dims=stores[0].dims,
+            dtype=max((store.dtype for store in stores), key=("float16", "float32", "float64").index),
+            fingerprint=combine_digests(store.fingerprint for store in stores),
+            ids=all(store.ids for store in stores),
+        )
+        return cls(of.config, together, of.subset, extension=extension, format_version=FORMAT_VERSION)
 
     @property
     def metric(self) -> str:
@@ -150,6 +131,21 @@ class Manifest:
     def seed(self) -> int:
         """The seed the run was asked for."""
         return int(self.config["seed"])
+
+    @property
+    def stores(self) -> tuple[StoreRecord, ...]:
+        """Every store by itself, in the order of their rows; one unless the run was extended."""
+        return (self.store,) if self.extension is None else self.extension.stores
+
+    @property
+    def command(self) -> str:
+        """The command that makes such a run."""
+        return "cluster" if self.extension is None else "extend"
+
+    def with_novelty(self, novelty: NoveltyRecord) -> Manifest:
+        """The same extended run, its new rows labelled."""
+        assert self.extension is not None
+        return dataclasses.replace(self, extension=dataclasses.replace(self.extension, novelty=novelty))
 
     def with_level(self, level: LevelRecord) -> Manifest:
         """The same with one more finished level."""
@@ -172,26 +168,28 @@ class Manifest:
         RunError
             There is none, it is unreadable, or a newer version of streamcurate wrote it.
         """
-        path = Path(run) / MANIFEST_NAME
+        path = join(run, MANIFEST_NAME)
         try:
-            mapping = json.loads(path.read_bytes())
-        except (FileNotFoundError, NotADirectoryError):
-            raise RunError(
-                f"{run}: is no run directory (no {MANIFEST_NAME} in it); give one that streamcurate cluster made"
-            ) from None
+            content = contents(path)
+            if content is None:
+                raise RunError(
+                    f"{run}: is no run directory (no {MANIFEST_NAME} in it); give one that streamcurate cluster made"
+                )
+            mapping = json.loads(content)
         except ValueError as error:
             raise RunError(f"{path}: is no JSON ({error}); restore the file, or begin a new run elsewhere") from error
         except OSError as error:
             raise RunError(f"{path}: cannot be read ({error.strerror}); make it readable") from error
-        return cls.from_mapping(mapping, str(path))
+        return cls.from_mapping(mapping, path)
 
     @staticmethod
     def exists(run: str | os.PathLike[str]) -> bool:
-        """Whether a directory holds a run, finished or not."""
-        return (Path(run) / MANIFEST_NAME).exists()
+        """Whether a directory, or a URL, holds a run, finished or not."""
+        return exists(join(run, MANIFEST_NAME))
 
     def to_mapping(self) -> dict[str, Any]:
         """The content of ``run.json`` as plain values."""
+        extension = {} if self.extension is None else {"extension": plain_extension(self.extension)}
         return {
             "format_version": self.format_version,
             "engine": self.engine,
@@ -200,12 +198,12 @@ class Manifest:
             "digest": self.digest,
             "seed": self.seed,
             "config": dict(self.config),
-            "store": _plain(self.store),
-            "subset": None if self.subset is None else _plain(self.subset),
+            "store": plain(self.store),
+            "subset": None if self.subset is None else plain(self.subset),
+            **extension,
             "versions": dict(self.versions),
             "levels": [
-                {**_plain(level), "sizes": _plain(level.sizes), "warnings": list(level.warnings)}
-                for level in self.levels
+                {**plain(level), "sizes": plain(level.sizes), "warnings": list(level.warnings)} for level in self.levels
             ],
         }
 
@@ -225,37 +223,53 @@ class Manifest:
                 f"(up to {FORMAT_VERSION}); upgrade streamcurate"
             )
         try:
-            top = _Reader(mapping, "")
+            top = Reader(mapping, "")
             if not isinstance(version, int) or version < 1:
-                raise _Unreadable("format_version")
+                raise Unreadable("format_version")
             subset = top.value("subset")
             return cls(
                 config=top.reader("config").mapping,
-                store=_record(StoreRecord, top.reader("store")),
-                subset=None if subset is None else _record(SubsetRecord, top.reader("subset")),
-                levels=tuple(_level(_Reader(level, f"levels[{i}].")) for i, level in enumerate(top.list("levels"))),
+                store=record_of(StoreRecord, top.reader("store")),
+                subset=None if subset is None else record_of(SubsetRecord, top.reader("subset")),
+                levels=tuple(level_of(Reader(level, f"levels[{i}].")) for i, level in enumerate(top.list("levels"))),
                 complete=top.of("complete", bool),
                 digest=None if top.value("digest") is None else top.of("digest", str),
+                extension=extension_of(top.reader("extension")) if "extension" in top.mapping else None,
                 engine=top.of("engine", str),
                 created=top.of("created", str),
                 versions=top.reader("versions").mapping,
                 format_version=version,
             )
-        except _Unreadable as error:
+        except Unreadable as error:
             raise RunError(
                 f"{origin}: {error} is missing or unreadable; restore the file, or begin a new run elsewhere"
             ) from None
 
 
 def check_resumable(manifest: Manifest, run: str | os.PathLike[str]) -> None:
-    """Refuse to go on with a half-finished run of another engine version.
+    """Refuse to go on clustering in an extended run, or in a half-finished one of another engine version.
 
     A finished run passes: it is readable for good.
 
     Raises
     ------
     RunError
-        The run is half-finished and another version began it.
+        The run was made by ``extend``, or is half-finished and another version began it.
+    """
+    if manifest.extension is not None:
+        raise RunError(
+            f"{run}: is the run {manifest.extension.run} extended by more rows, whose centroids stay as they are; "
+            "give cluster another run directory"
+        )
+    check_engine(manifest, run)
+
+
+def check_engine(manifest: Manifest, run: str | os.PathLike[str]) -> None:
+    """Refuse to go on with a half-finished run of another engine version.
+
+    Raises
+    ------
+    RunError
     """
     if not manifest.complete and manifest.engine != __version__:
         raise RunError(
@@ -299,13 +313,16 @@ def levels_in_common(old: Manifest, new: Manifest) -> int:
 
 
 def _identity(manifest: Manifest) -> dict[str, Any]:
-    store, subset = manifest.store, manifest.subset
+    store, subset, extension = manifest.store, manifest.subset, manifest.extension
     return {
         "metric": manifest.config["metric"],
         "seed": manifest.config["seed"],
         "levels": manifest.config["levels"],
         "store": {key: getattr(store, key) for key in ("rows", "dims", "dtype", "fingerprint")},
         "subset": None if subset is None else {"rows": subset.rows, "digest": subset.digest},
+        # Stores of the same rows, cut elsewhere, are not the same: ids and order are bound to them.
+        "extends": None if extension is None else extension.digest,
+        "stores": None if extension is None else [store.fingerprint for store in extension.stores],
     }
 
 
@@ -322,65 +339,3 @@ def _flatten(value: Any, key: str = "") -> dict[str, Any]:
 
 def _shown(value: object) -> str:
     return "none" if value is None else str(value)
-
-
-# --- Records to plain values and back. ---
-
-
-class _Unreadable(Exception):  # noqa: N818 (carries a key, never leaves this module)
-    """The key that is missing or of the wrong kind."""
-
-
-class _Reader:
-    """A mapping out of a file, whose values are checked as they are taken."""
-
-    def __init__(self, mapping: object, where: str) -> None:
-        if not isinstance(mapping, Mapping):
-            raise _Unreadable(where.rstrip(".") or "everything")
-        self.mapping: Mapping[str, Any] = mapping
-        self.where = where
-
-    def value(self, key: str) -> Any:
-        if key not in self.mapping:
-            raise _Unreadable(self.where + key)
-        return self.mapping[key]
-
-    def of(self, key: str, kind: type[T]) -> T:
-        value = self.value(key)
-        if kind is float and type(value) is int:
-            value = float(value)
-        # Not isinstance: a bool is no int here.
-        if type(value) is not kind:
-            raise _Unreadable(self.where + key)
-        return value
-
-    def list(self, key: str) -> list[Any]:
-        return self.of(key, list)
-
-    def reader(self, key: str) -> _Reader:
-        return _Reader(self.value(key), f"{self.where}{key}.")
-
-
-T = TypeVar("T")
-_TYPES: dict[str, type] = {"int": int, "float": float, "str": str, "bool": bool}
-
-
-def _record(kind: type[T], reader: _Reader) -> T:
-    fields = dataclasses.fields(kind)  # type: ignore[arg-type]
-    return kind(**{one.name: reader.of(one.name, _TYPES[str(one.type)]) for one in fields})
-
-
-def _level(reader: _Reader) -> LevelRecord:
-    simple = {one.name: _TYPES.get(str(one.type)) for one in dataclasses.fields(LevelRecord)}
-    return LevelRecord(
-        **{name: reader.of(name, kind) for name, kind in simple.items() if kind is not None},
-        sizes=_record(Sizes, reader.reader("sizes")),
-        warnings=tuple(str(text) for text in reader.list("warnings")),
-    )
-
-
-def _plain(record: Any) -> dict[str, Any]:
-    """A record's fields as JSON's own types; counts often come as NumPy integers."""
-    values = {one.name: getattr(record, one.name) for one in dataclasses.fields(record)}
-    kinds = {one.name: _TYPES.get(str(one.type)) for one in dataclasses.fields(record)}
-    return {name: value if (kind := kinds[name]) is None else kind(value) for name, value in values.items()}

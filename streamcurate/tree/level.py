@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.objects import join
 from streamcurate.storage import StoredArray, create_array, create_group, node_kind, open_array
 
 # Most entries in a chunk of row- and cluster-aligned arrays: 1 Mi are 4 to 8 MiB, cheap to hold while they fill.
@@ -50,8 +52,8 @@ class Level:
 
     Attributes
     ----------
-    folder : Path
-        The level's Zarr group.
+    folder : str
+        The level's Zarr group: a path or a URL.
     number : int
         1 for the level over the rows.
     clusters : int
@@ -59,8 +61,8 @@ class Level:
         Rows of the store, or clusters of the level below, empty ones and those outside the subset included.
     """
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.folder = folder
+    def __init__(self, folder: str | os.PathLike[str], number: int) -> None:
+        self.folder = os.fspath(folder)
         self.number = number
         self.kept: object = None
 
@@ -105,12 +107,12 @@ class Level:
     @cached_property
     def stored_coarse_centroids(self) -> StoredArray | None:
         """float32 (coarse clusters, dims) of a level with splits, else None."""
-        return self._open("coarse_centroids") if node_kind(self.folder / "coarse_centroids") else None
+        return self._open("coarse_centroids") if node_kind(join(self.folder, "coarse_centroids")) else None
 
     @cached_property
     def stored_coarse_offsets(self) -> StoredArray | None:
         """int64 (coarse clusters + 1,) into the centroids, of a level with splits, else None."""
-        return self._open("coarse_offsets") if node_kind(self.folder / "coarse_offsets") else None
+        return self._open("coarse_offsets") if node_kind(join(self.folder, "coarse_offsets")) else None
 
     @property
     def coarse_centroids(self) -> Any:
@@ -154,7 +156,7 @@ class Level:
         return np.diff(self.stored_offsets.read(0, self.clusters + 1))
 
     def _open(self, name: str) -> StoredArray:
-        array = open_array(self.folder / name)
+        array = open_array(join(self.folder, name))
         # A Zarr array outlives its level in expressions such as cluster(...).levels[0].centroids[:].
         object.__setattr__(array.zarr, "_kept", self.kept)
         return array

@@ -4,22 +4,29 @@ from __future__ import annotations
 
 import os
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.joined import join_embeddings
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import Embeddings, open_embeddings
 from streamcurate.errors import InputError, RunError, StoreError
+from streamcurate.objects import exists, join
 from streamcurate.runs.digest import Digest
 from streamcurate.runs.manifest import Manifest
+from streamcurate.runs.records import StoreRecord
 from streamcurate.storage import StoredArray, node_kind, open_array
 from streamcurate.tree.level import Level, level_name
 
 TREE_NAME = "tree.zarr"
 _DIGEST_BYTES = 16 << 20
+
+
+def snapshot_name(number: int) -> str:
+    """File of the snapshot of a tree's store, of its first one for 0: ``store.json``, ``store-2.json``, ..."""
+    return SNAPSHOT_NAME if number == 0 else f"store-{number + 1}.json"
 
 
 class Tree:
@@ -28,7 +35,7 @@ class Tree:
     Attributes
     ----------
     path : str
-        The run directory.
+        The run directory, or its URL.
     manifest : Manifest
         Of the run: configuration, store, versions, figures of each level.
     levels : list of Level
@@ -39,8 +46,10 @@ class Tree:
         self.path = os.fspath(path)
         self.manifest = manifest
         self.kept: object = None
-        folder = Path(path) / TREE_NAME
-        self.levels = [Level(folder / level_name(number + 1), number + 1) for number in range(len(manifest.levels))]
+        folder = join(path, TREE_NAME)
+        self.levels = [
+            Level(join(folder, level_name(number + 1)), number + 1) for number in range(len(manifest.levels))
+        ]
 
     def keep_alive(self, kept: object) -> None:
         """Keep an object for as long as the tree, a level or an array of it is in use: the folder they lie in, say."""
@@ -64,7 +73,10 @@ class Tree:
 
     @property
     def source(self) -> dict[str, Any]:
-        """The store the tree was built from: path, rows, dims, dtype, fingerprint, ids."""
+        """The store the tree was built from: path, rows, dims, dtype, fingerprint, ids.
+
+        Of an extended tree: all stores taken together, under the path of the first.
+        """
         return asdict(self.manifest.store)
 
     @property
@@ -83,23 +95,33 @@ class Tree:
         return [text for record in self.manifest.levels for text in record.warnings]
 
     def embeddings(self) -> Embeddings | None:
-        """The store the tree was built from, None where it is gone or was an array in memory.
+        """The rows of the tree: the store it was built from, of an extended tree all stores one after the other.
+
+        Returns
+        -------
+        Embeddings or None
+            None where a store is gone or was an array in memory.
 
         Raises
         ------
         InputError
             A store lies there, but of another shape or with other values.
         """
-        store = self.manifest.store
-        if not store.path or not os.path.exists(store.path):
-            return None
+        found = []
+        for number, store in enumerate(self.manifest.stores):
+            if not store.path or not exists(store.path):
+                return None
+            found.append(self._open_store(number, store))
+        return found[0] if len(found) == 1 else join_embeddings(found)
+
+    def _open_store(self, number: int, store: StoreRecord) -> Embeddings:
         found = open_embeddings(store.path)
         if (found.rows, found.dims) != (store.rows, store.dims):
             raise InputError(
                 f"{store.path}: has {found.rows:,} rows of {found.dims} dims, the tree in {self.path} was built from "
                 f"{store.rows:,} of {store.dims}; put the store back that it was built from"
             )
-        snapshot = Snapshot.read(Path(self.path) / SNAPSHOT_NAME)
+        snapshot = Snapshot.read(join(self.path, snapshot_name(number)))
         if snapshot is not None:
             snapshot.spot_check(found)
         return found
@@ -147,7 +169,7 @@ def open_tree(path: str | os.PathLike[str]) -> Tree:
     if not manifest.complete:
         raise RunError(
             f"{path}: the run is unfinished ({len(manifest.levels)} of {len(manifest.config['levels'])} levels); "
-            "give its streamcurate cluster command again to finish it"
+            f"give its streamcurate {manifest.command} command again to finish it"
         )
     tree = Tree(path, manifest)
     tree.check()
@@ -170,7 +192,7 @@ def _check_level(level: Level, points: int, clusters: int, members: int) -> None
         "offsets": (clusters + 1,),
     }
     for name, shape in wanted.items():
-        place = level.folder / name
+        place = join(level.folder, name)
         found = open_array(place).shape if node_kind(place) == "array" else None
         if found is None or any(one != other for one, other in zip(found, shape, strict=True) if other is not None):
             state = "is missing" if found is None else f"has the shape {found} instead of {shape}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,28 @@ def test_labels_new_rows(run, tmp_path, capsys):
     new = store_of(tmp_path / "new.zarr", rows(70))
     out = tmp_path / "labels.zarr"
     assert main(["assign", str(run), str(new), "--out", str(out), "--threads", "1"]) == 0
-    assert capsys.readouterr().out == f"{out}: 70 rows labelled at 2 levels\n"
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{out}: 70 rows labelled at 2 levels"
+    assert lines[1].startswith("novelty ")
+    assert lines[1].endswith("the 99th percentile of the rows it was fitted to")
+    assert len(lines) == 2
     expected = sc.assign(run, rows(70), tmp_path / "library.zarr")
     np.testing.assert_array_equal(open_array(out / "level-2" / "labels").read(0, 70), expected.labels(2)[:])
+
+
+def test_as_json(run, tmp_path, capsys):
+    new = store_of(tmp_path / "new.zarr", rows(70) + 5)
+    out = tmp_path / "labels.zarr"
+    assert main(["assign", str(run), str(new), "--out", str(out), "--json", "--scratch", str(tmp_path / "s")]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["rows"], found["levels"], found["out"], found["warnings"]) == (70, 2, str(out), [])
+    novelty = found["novelty"]
+    assert novelty["share"] == novelty["novel"] / 70 > 0.9
+    assert sum(one["rows"] for one in novelty["clusters"]["most_rows"]) == 70
+    assert main(["inspect", str(out)]) == 0
+    assert f"novelty {novelty['share']:.2%}: " in capsys.readouterr().out
+    assert main(["inspect", str(out), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["novelty"] == novelty
 
 
 def refusal(tmp_path: Path, capsys: Any, arguments: list[Any]) -> str:

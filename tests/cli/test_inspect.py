@@ -13,8 +13,7 @@ import zarr
 from streamcurate.cli.main import main
 from streamcurate.config import Config
 from streamcurate.embeddings.ingest import ingest
-from streamcurate.runs import RunLock
-from streamcurate.runs.manifest import LevelRecord, Manifest, Sizes, StoreRecord
+from streamcurate.runs import LevelRecord, Manifest, RunLock, Sizes, StoreRecord
 from streamcurate.storage import create_array, create_group
 
 

@@ -189,7 +189,15 @@ class TestHelp:
 
     def test_commands_of_the_contract(self):
         context = click.Context(streamcurate)
-        assert streamcurate.list_commands(context) == ["ingest", "inspect", "cluster", "sample", "assign", "demo"]
+        assert streamcurate.list_commands(context) == [
+            "ingest",
+            "inspect",
+            "cluster",
+            "sample",
+            "assign",
+            "extend",
+            "demo",
+        ]
 
     def test_start_is_light(self):
         code = (

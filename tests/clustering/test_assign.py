@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+from frozen_trees import store_of
 from oracles import formula
 
 import streamcurate as sc
+from streamcurate import objects
+from streamcurate.cli.main import main
 from streamcurate.clustering import assign as module
-from streamcurate.errors import DataError, InputError, MemoryLimitError
-from streamcurate.storage import list_arrays, open_array
+from streamcurate.clustering import new_rows
+from streamcurate.clustering.unfinished import UnfinishedLabels
+from streamcurate.errors import DataError, InputError, RunError
+from streamcurate.runs import Checkpoints
+from streamcurate.storage import create_group, list_arrays, open_array, open_group_attributes
+from streamcurate.streaming import Silent
+
+pytest_plugins = ["object_store"]
 
 
 def rows(count: int, seed: int, dims: int = 4) -> np.ndarray:
@@ -106,20 +116,197 @@ def test_refusals_leave_nothing(tree, tmp_path):
     assert list(place.iterdir()) == []
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryLimitError])
-def test_a_stop_leaves_nothing_and_a_kill_is_begun_anew(tree, tmp_path, monkeypatch, error):
-    place = tmp_path / "labels.zarr"
+@pytest.fixture
+def segments(monkeypatch):
+    """Of 16 rows."""
+    monkeypatch.setattr(new_rows, "_SEGMENT_ROWS", 16)
 
-    def stop(*arguments):
-        raise error
+
+def labelled(monkeypatch) -> list[int]:
+    """Numbers of the segments that are labelled from now on."""
+    calls: list[int] = []
+    label = new_rows._label
+    monkeypatch.setattr(new_rows, "_label", lambda number, *rest: calls.append(number) or label(number, *rest))
+    return calls
+
+
+def stopping(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_stop_is_gone_on_with(tree, tmp_path, monkeypatch, segments):
+    place, new = tmp_path / "labels.zarr", rows(50, 4)
+    expected = tree.assign(new, tmp_path / "expected.zarr")
+    calls = labelled(monkeypatch)
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_put_together", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(new, place)
+    assert not place.exists()
+    # Other rows, and another tree, are not mixed with what is there.
+    notes = Notes()
+    other = rows(50, 5)
+    tree.assign(other, place, progress=notes)
+    assert notes.texts == [f"{place}.partial: was of other rows; begun anew"]
+    np.testing.assert_array_equal(sc.assign(tree, other, tmp_path / "o.zarr").labels()[:], open_labels(place))
+    del calls[:]
+    shutil.rmtree(place)
+    for given in (sc.cluster(rows(100, 7), tmp_path / "second", levels=[10, 2]), tree):
+        with monkeypatch.context() as patch:
+            patch.setattr(module, "_put_together", stopping)
+            with pytest.raises(KeyboardInterrupt):
+                given.assign(new, place)
+    assert calls == [0, 1, 2, 3] * 2
+    found = tree.assign(new, place)
+    assert calls == [0, 1, 2, 3] * 2
+    for level in (1, 2):
+        np.testing.assert_array_equal(found.labels(level)[:], expected.labels(level)[:])
+        np.testing.assert_array_equal(found.distances(level)[:], expected.distances(level)[:])
+    assert found.novelty.to_mapping() == expected.novelty.to_mapping()
+    assert not (tmp_path / "labels.zarr.partial").exists()
+
+
+class Notes(Silent):
+    """What is worth a line."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def note(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def open_labels(place: Path) -> np.ndarray:
+    array = open_array(place / "level-1" / "labels")
+    return array.read(0, array.rows)
+
+
+def test_a_stop_between_segments(tree, tmp_path, monkeypatch, segments, capsys):
+    new = rows(50, 4)
+    save = Checkpoints.save
+
+    def stop(self, name, *rest):
+        save(self, name, *rest)
+        if name == "new/segment-1":
+            raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(module, "move_folder", stop)
-        with pytest.raises(error):
-            tree.assign(rows(10, 0), place)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
-    (tmp_path / "labels.zarr.partial").mkdir()
-    (tmp_path / "labels.zarr.partial" / "rubbish").write_text("left by a kill")
-    tree.assign(rows(10, 0), place)
+        patch.setattr(Checkpoints, "save", stop)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(new, tmp_path / "labels.zarr", scratch=tmp_path / "scratch")
+    assert main(["inspect", str(tmp_path / "labels.zarr.partial")]) == 2
+    assert "an unfinished assign; give the same assign command again" in capsys.readouterr().err
+    calls = labelled(monkeypatch)
+    found = tree.assign(new, tmp_path / "labels.zarr", scratch=tmp_path / "scratch")
+    assert calls == [2, 3]
+    np.testing.assert_array_equal(found.labels()[:], tree.assign(new, tmp_path / "again.zarr").labels()[:])
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_what_lies_in_the_way(tree, tmp_path):
+    partial = tmp_path / "labels.zarr.partial"
+    partial.mkdir()
+    (partial / "letter.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"partial: in the way, and not an unfinished assign .it holds 'letter.txt'"):
+        tree.assign(rows(10, 0), tmp_path / "labels.zarr")
+    assert [path.name for path in partial.iterdir() if path.name != ".lock"] == ["letter.txt"]
+    # What an earlier version left has no journal.
+    shutil.rmtree(partial)
+    create_group(partial, {"format": 1, "kind": "labels", "tree": {"digest": "d", "path": "run"}})
+    tree.assign(rows(10, 0), tmp_path / "labels.zarr")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["labels.zarr", "run"]
-    assert not (place / "rubbish").exists()
+    # Killed when all was done but to clean up.
+    partial.mkdir()
+    (partial / "job.json").write_text("{}")
+    with pytest.raises(InputError, match="already exists"):
+        tree.assign(rows(10, 0), tmp_path / "labels.zarr")
+    assert not partial.exists()
+
+
+def test_two_at_a_time(tree, tmp_path):
+    with (
+        UnfinishedLabels(tmp_path / "labels.zarr"),
+        pytest.raises(RunError, match=f"{tmp_path}/labels.zarr.partial: is being written by process"),
+    ):
+        tree.assign(rows(10, 0), tmp_path / "labels.zarr")
+
+
+@pytest.mark.parametrize("ids", [np.arange(70) * 3, np.array([f"row {number}" for number in range(70)], dtype=object)])
+def test_ids_stay_with_the_labels(tree, tmp_path, ids):
+    place = store_of(tmp_path / "new.zarr", rows(70, 3), ids)
+    found = tree.assign(place, tmp_path / "labels.zarr")
+    np.testing.assert_array_equal(found.ids[:], ids)
+    assert tree.assign(rows(70, 3), tmp_path / "none.zarr").ids is None
+    bad = rows(70, 3)
+    bad[5, 1] = np.inf
+    with pytest.raises(DataError, match=f'first: row 5, id "{ids[5]}"'):
+        tree.assign(store_of(tmp_path / "bad.zarr", bad, ids), tmp_path / "refused.zarr")
+
+
+@pytest.mark.parametrize("splits", [1, 4])
+def test_novelty(tmp_path, splits):
+    tree = sc.cluster(rows(1000, 0), tmp_path / "run", levels=[sc.Level(10, splits=splits)])
+    new = rows(400, 1)
+    new[:30] += 9
+    found = tree.assign(new, tmp_path / "labels.zarr")
+    threshold = np.sort(tree.levels[0].distances[:])[989]
+    far = found.distances()[:] > threshold
+    assert 30 <= far.sum() < 60
+    record = found.novelty.record
+    assert (record.threshold, record.rows, record.novel, record.outside) == (threshold, 400, far.sum(), 0)
+    assert found.novelty.share == far.mean()
+    np.testing.assert_array_equal(
+        found.novelty.novel, np.bincount(found.labels()[:][far], minlength=len(found.novelty.rows))
+    )
+    stated = open_group_attributes(tmp_path / "labels.zarr")["novelty"]
+    assert stated == found.novelty.to_mapping()
+    most = stated["clusters"]["most_novel"][0]
+    assert most["novel"] == found.novelty.novel.max()
+    assert found.novelty.novel[most["cluster"]] == most["novel"]
+    assert repr(found).endswith(f"400 rows at 1 levels, {far.mean():.2%} of them novel)")
+
+
+def test_centroids_larger_than_memory(tree, tmp_path, monkeypatch, segments):
+    """They are taken tile by tile, as when the tree was built."""
+    expected = tree.assign(rows(50, 4), tmp_path / "expected.zarr")
+    monkeypatch.setattr("streamcurate.clustering.labelling.tile_edges", lambda *arguments: [0, 3, 6, 9, 10])
+    found = tree.assign(rows(50, 4), tmp_path / "labels.zarr")
+    np.testing.assert_array_equal(found.labels()[:], expected.labels()[:])
+    np.testing.assert_array_equal(found.distances()[:], expected.distances()[:])
+
+
+def test_far_rows_of_a_small_spread(tmp_path):
+    """Sums are scaled for what the new rows' distances can be, not for their own spread."""
+    pytest.importorskip("faiss")
+    tree = sc.cluster(rows(300, 0), tmp_path / "run", levels=[sc.Level(20, search="faiss")])
+    found = tree.assign(np.full((40, 4), 1000, np.float32) + rows(40, 1, 4) / 1000, tmp_path / "labels.zarr")
+    assert found.novelty.share == 1
+
+
+def test_labels_at_a_url(tree, tmp_path, object_store, monkeypatch):
+    new = store_of(tmp_path / "new.zarr", rows(70, 3), np.arange(70))
+    expected = tree.assign(new, tmp_path / "labels.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedLabels, "finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(new, object_store.url("labels.zarr"), scratch=tmp_path / "scratch")
+    assert not object_store.objects("labels.zarr/")
+    # Half sent by a process that was killed, and one chunk of other rows.
+    objects.write(object_store.url("labels.zarr/level-1/labels/c/7"), b"other")
+    calls = labelled(monkeypatch)
+    found = tree.assign(new, object_store.url("labels.zarr"), scratch=tmp_path / "scratch")
+    assert not calls
+    for level in (1, 2):
+        np.testing.assert_array_equal(found.labels(level)[:], expected.labels(level)[:])
+    np.testing.assert_array_equal(found.ids[:], np.arange(70))
+    assert set(object_store.objects("labels.zarr/")) == {
+        f"labels.zarr/{path.relative_to(tmp_path / 'labels.zarr')}"
+        for path in (tmp_path / "labels.zarr").rglob("*")
+        if path.is_file()
+    }
+    assert list((tmp_path / "scratch").iterdir()) == []
+    with pytest.raises(InputError, match=r"labels.zarr: already exists"):
+        tree.assign(new, object_store.url("labels.zarr"))
+    objects.write(object_store.url("other/letter.txt"), b"mine")
+    with pytest.raises(InputError, match="other: already exists"):
+        tree.assign(new, object_store.url("other"))

@@ -9,11 +9,14 @@ import pytest
 from streamcurate.config import Config, Level, Resampling
 from streamcurate.errors import RunError
 from streamcurate.runs import (
+    ExtensionRecord,
     LevelRecord,
     Manifest,
+    NoveltyRecord,
     Sizes,
     StoreRecord,
     SubsetRecord,
+    check_engine,
     check_resumable,
     differences,
     levels_in_common,
@@ -84,6 +87,54 @@ def test_exists(tmp_path, manifest):
     assert Manifest.exists(tmp_path)
 
 
+@pytest.fixture
+def extended(manifest):
+    finished = dataclasses.replace(manifest, complete=True, digest="cd34")
+    other = dataclasses.replace(STORE, path="new.zarr", rows=500, dtype="float32", fingerprint="77aa")
+    return Manifest.begin_extension(finished, ExtensionRecord("run", "cd34", (STORE, other)))
+
+
+def test_an_extended_run(tmp_path, manifest, extended):
+    assert (extended.command, manifest.command) == ("extend", "cluster")
+    assert (extended.store.rows, extended.store.dtype, extended.store.ids) == (1500, "float32", False)
+    assert [store.rows for store in extended.stores] == [1000, 500]
+    assert manifest.stores == (STORE,)
+    assert (extended.config, extended.subset) == (manifest.config, manifest.subset)
+    for one in (extended, extended.with_novelty(NoveltyRecord(99, np.float32(0.1).item(), 500, 20, 1))):
+        one.write(tmp_path)
+        assert Manifest.read(tmp_path) == one
+        # Versions that know nothing of extensions say so.
+        assert json.loads((tmp_path / "run.json").read_text())["format_version"] == 2
+    manifest.write(tmp_path)
+    assert "extension" not in json.loads((tmp_path / "run.json").read_text())
+
+
+def test_what_tells_extended_runs_apart(manifest, extended):
+    assert differences(extended, dataclasses.replace(extended, complete=True)) == []
+    assert "extends: none → cd34" in differences(manifest, extended)
+    swapped = dataclasses.replace(extended.extension, stores=extended.extension.stores[::-1])
+    other = Manifest.begin_extension(manifest, swapped)
+    assert [line.partition(":")[0] for line in differences(extended, other)] == [
+        "store.fingerprint", "stores[0]", "stores[1]",
+    ]  # fmt: skip
+    assert levels_in_common(dataclasses.replace(extended, levels=(LEVEL,)), manifest) == 0
+    with pytest.raises(RunError, match=r"here: is the run run extended by more rows.*give cluster another"):
+        check_resumable(extended, "here")
+    check_engine(extended, "here")
+    with pytest.raises(RunError, match=r"begun by streamcurate 0.0.1"):
+        check_engine(dataclasses.replace(extended, engine="0.0.1"), "here")
+    with pytest.raises(ValueError, match="dims"):
+        Manifest.begin_extension(manifest, ExtensionRecord("run", "cd34", (STORE, dataclasses.replace(STORE, dims=9))))
+
+
+@pytest.mark.parametrize(("key", "value"), [("run", 3), ("stores", [{"path": "x"}]), ("novelty", {"rows": 3})])
+def test_an_unreadable_extension(tmp_path, extended, key, value):
+    mapping = extended.to_mapping()
+    mapping["extension"][key] = value
+    with pytest.raises(RunError, match=rf"run.json: extension\.{key}.* is missing or unreadable"):
+        Manifest.from_mapping(mapping, "run.json")
+
+
 class TestUnreadable:
     def test_no_run(self, tmp_path):
         with pytest.raises(RunError, match=r"is no run directory \(no run\.json in it\)"):
@@ -102,8 +153,8 @@ class TestUnreadable:
             Manifest.read(tmp_path)
 
     def test_newer_format(self, tmp_path, manifest):
-        dataclasses.replace(manifest, format_version=2).write(tmp_path)
-        with pytest.raises(RunError, match=r"format 2 is newer .* \(up to 1\); upgrade"):
+        dataclasses.replace(manifest, format_version=3).write(tmp_path)
+        with pytest.raises(RunError, match=r"format 3 is newer .* \(up to 2\); upgrade"):
             Manifest.read(tmp_path)
 
     def test_every_missing_key_is_named(self, manifest):

@@ -1,0 +1,248 @@
+"""The folder of an unfinished ``assign``: who writes it, what it is about, and what of it is done."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import xxhash
+
+from streamcurate import objects
+from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
+from streamcurate.embeddings.store import IDS_NAME, Embeddings
+from streamcurate.errors import InputError, StoreError
+from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_json
+from streamcurate.runs.checkpoints import Checkpoints
+from streamcurate.runs.lock import LOCK_NAME, RunLock
+from streamcurate.storage import node_kind, open_group_attributes
+from streamcurate.version import __version__
+
+PARTIAL_SUFFIX = ".partial"
+KIND = "labels"
+_JOB, _STORE, _SCRATCH, _CHECKPOINTS = "job.json", "store", "scratch", "checkpoints"
+_METADATA = "zarr.json"
+# Chunks of 4 or 8 MiB.
+_SENT_AT_ONCE = 8
+_OURS = {_JOB, _STORE, _SCRATCH, _CHECKPOINTS, SNAPSHOT_NAME, LOCK_NAME}
+
+
+class UnfinishedLabels:
+    """``labels.zarr.partial``, locked inside ``with``; labels for a URL are made in a folder of this machine.
+
+    What is left when ``with`` ends is what the same command goes on with.
+
+    Parameters
+    ----------
+    out : path
+        Where the labels are to lie: a folder, or a URL.
+    scratch : path, optional
+        Folder for intermediate arrays, and for all that is unfinished of labels for a URL.
+
+    Attributes
+    ----------
+    out : str
+    scratch : Path
+    checkpoints : Checkpoints
+    snapshot : Snapshot or None
+        Of the rows, where there is something to go on with.
+
+    Raises
+    ------
+    InputError
+        Something lies there already, or it cannot be made.
+    RunError
+        Another process is at it.
+    """
+
+    def __init__(self, out: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None) -> None:
+        self.out = os.fspath(out).rstrip("/")
+        self._url = objects.is_url(self.out)
+        own = f"streamcurate-labels-{xxhash.xxh3_64_hexdigest(os.fsencode(self._address))}"
+        if self._url:
+            self.folder = Path(scratch or tempfile.gettempdir()).absolute() / own
+        else:
+            self.folder = Path(self.out + PARTIAL_SUFFIX).absolute()
+        inside = scratch is None or self._url
+        self.scratch = self.folder / _SCRATCH if inside else Path(scratch or "").absolute() / own
+        self.checkpoints = Checkpoints(self.folder / _CHECKPOINTS)
+        self.snapshot: Snapshot | None = None
+        self._lock = RunLock(self.folder)
+
+    @property
+    def _address(self) -> str:
+        return self.out if self._url else os.path.abspath(self.out)
+
+    @property
+    def store(self) -> Path:
+        """Where the labels are put together."""
+        return self.folder / _STORE
+
+    def __enter__(self) -> UnfinishedLabels:
+        self._refuse_existing()
+        parent = self.folder.parent
+        if self._url:
+            parent.mkdir(parents=True, exist_ok=True)
+        elif not parent.exists():
+            raise InputError(f"{parent}: no such folder; make it first, or choose another place")
+        self._make_and_lock()
+        try:
+            self._refuse_strangers()
+            self.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            self._lock.release()
+            raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another place") from error
+        except BaseException:
+            self._lock.release()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Where nothing was begun, or what was asked for cannot be, there is nothing to go on with.
+        refused = isinstance(error, InputError) and self.checkpoints.load("new/segment-0") is None
+        if error is not None and self.folder.exists() and (refused or not (self.folder / _JOB).exists()):
+            self.clear()
+            self._remove()
+        self._lock.release()
+
+    def begin(self, tree: str, rows: Embeddings) -> str | None:
+        """Adopt what lies there if it is about the same tree and rows, else clear it. Before any process works there.
+
+        Parameters
+        ----------
+        tree : str
+            Digest of the tree.
+        rows : Embeddings
+
+        Returns
+        -------
+        str or None
+            What became of that which lay there, in words.
+        """
+        earlier = self._job()
+        if earlier is not None:
+            snapshot = Snapshot.read(self.folder / SNAPSHOT_NAME) if earlier == _identity(tree) else None
+            if snapshot is not None:
+                with suppress(StoreError):
+                    self.snapshot = snapshot.check(rows).check_ids(rows)
+                    self.snapshot.write(self.folder / SNAPSHOT_NAME)
+                    return f"{self.folder}: going on with what is done"
+        self.clear()
+        self.scratch.mkdir(parents=True, exist_ok=True)
+        if earlier is None:
+            return None
+        reason = "of other rows" if earlier == _identity(tree) else "of another tree"
+        return f"{self.folder}: was {reason}; begun anew"
+
+    def note(self, tree: str, snapshot: Snapshot) -> None:
+        """Note what is labelled, so that it can be gone on with."""
+        snapshot.write(self.folder / SNAPSHOT_NAME)
+        write_json(self.folder / _JOB, _identity(tree))
+
+    def finish(self) -> None:
+        """Put the labels in their place, complete or not at all, and remove the rest."""
+        if self._url:
+            self._send()
+        else:
+            move_folder(self.store, self.out)
+        self.clear()
+        self._remove()
+
+    def clear(self) -> None:
+        """Remove everything but the lock; first what says that there is something."""
+        (self.folder / _JOB).unlink(missing_ok=True)
+        shutil.rmtree(self.scratch, ignore_errors=True)
+        for entry in list(self.folder.iterdir()):
+            if entry.is_dir():
+                shutil.rmtree(entry, ignore_errors=True)
+            elif entry.name != LOCK_NAME:
+                entry.unlink(missing_ok=True)
+
+    def _send(self) -> None:
+        """Put all objects, the group's own metadata last: without it there are no labels."""
+        sizes = {
+            path.relative_to(self.store).as_posix(): path.stat().st_size
+            for path in self.store.rglob("*")
+            if path.is_file()
+        }
+        sizes.pop(_METADATA)
+
+        def send(name: str) -> None:
+            objects.write(objects.join(self.out, name), (self.store / name).read_bytes())
+
+        names = sorted(sizes)
+        for start in range(0, len(names), _SENT_AT_ONCE):
+            list(objects.side_by_side(send, names[start : start + _SENT_AT_ONCE]))
+        there = {found.url.removeprefix(f"{self.out}/"): found.size for found in objects.listing(self.out)}
+        for name, size in sizes.items():
+            if there.get(name) != size:
+                raise StoreError(
+                    f"{objects.join(self.out, name)}: holds {there.get(name, 0):,} bytes instead of {size:,} after it "
+                    "was written; give the same command again"
+                )
+        for name in there.keys() - sizes.keys():  # of other rows, by a process that was killed
+            objects.delete(objects.join(self.out, name))
+        send(_METADATA)
+
+    def _refuse_existing(self) -> None:
+        if self._url and not objects.exists(objects.join(self.out, _METADATA)):
+            # What a killed process sent is not there until the group's metadata is.
+            foreign = (found.url.removeprefix(f"{self.out}/") for found in objects.listing(self.out))
+            if all(name.startswith(("level-", f"{IDS_NAME}/")) for name in foreign):
+                return
+        elif not objects.exists(self.out):
+            return
+        # An assign never begins where its labels are: what lies beside them is left of the one that made them.
+        if (self.folder / _JOB).exists():
+            with suppress(InputError), self._lock:
+                self.clear()
+                self._remove()
+        raise InputError(f"{self.out}: already exists; choose another place or remove it first")
+
+    def _make_and_lock(self) -> None:
+        while True:
+            try:
+                self.folder.mkdir(exist_ok=True)
+                self._lock.acquire()
+            except FileNotFoundError:  # the writer before us has just finished and removed the folder
+                continue
+            except OSError as error:
+                raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose another place") from error
+            # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
+            if (self.folder / LOCK_NAME).exists():
+                return
+            self._lock.release()
+
+    def _refuse_strangers(self) -> None:
+        names = {name for name in os.listdir(self.folder) if not name.endswith(TEMPORARY_SUFFIX)}
+        if node_kind(self.folder) == "group" and open_group_attributes(self.folder).get("kind") == KIND:
+            return  # begun by an earlier version
+        if strangers := names - _OURS:
+            raise InputError(
+                f"{self.folder}: in the way, and not an unfinished assign (it holds {sorted(strangers)[0]!r}); "
+                "move it or choose another place"
+            )
+
+    def _remove(self) -> None:
+        """Remove the folder, its lock last."""
+        (self.folder / LOCK_NAME).unlink(missing_ok=True)
+        with suppress(OSError):  # another process has come to look already, and will find the work done
+            self.folder.rmdir()
+
+    def _job(self) -> dict[str, Any] | None:
+        try:
+            value = json.loads((self.folder / _JOB).read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        return value if isinstance(value, dict) else None
+
+
+def _identity(tree: str) -> dict[str, Any]:
+    return {"format": 1, "kind": KIND, "engine": __version__, "tree": tree}
