@@ -6,7 +6,7 @@ import json
 
 import click
 
-from streamcurate.cli.workers import connected, worker_options
+from streamcurate.cli.workers import computing_options, connected
 
 
 @click.command("assign")
@@ -14,17 +14,8 @@ from streamcurate.cli.workers import connected, worker_options
 @click.argument("embeddings", type=click.Path())
 @click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-@click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
-)
 @click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default beside LABELS.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
-)
-@worker_options
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
-)
+@computing_options
 @click.option("--quiet", is_flag=True, help="No progress.")
 def command(
     run: str,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from streamcurate.cli.workers import connected, worker_options
+from streamcurate.cli.workers import computing_options, connected
 
 
 @click.command("cluster")
@@ -20,17 +20,8 @@ from streamcurate.cli.workers import connected, worker_options
     metavar="LIST",
     help="Rows to use: row numbers or a mask (.npy), ids (.txt), or a column row or id (.parquet, .csv).",
 )
-@click.option(
-    "--memory-limit", metavar="SIZE", help="Memory of each process, such as 4GiB; by default half of what is free."
-)
 @click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default inside RUN.")
-@click.option(
-    "--device", type=click.Choice(["auto", "cpu", "gpu"]), default="auto", show_default=True, help="Where to compute."
-)
-@click.option(
-    "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
-)
-@worker_options
+@computing_options
 @click.option(
     "--reuse", type=click.Path(), metavar="RUN", help="Take over identical leading levels of another run of the store."
 )

@@ -11,13 +11,28 @@ import click
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def worker_options(command: _Command) -> _Command:
-    """Add ``--workers``, ``--scheduler`` and ``--scheduler-file``."""
+def computing_options(command: _Command) -> _Command:
+    """Add ``--memory-limit``, ``--device``, ``--workers``, ``--scheduler``, ``--scheduler-file`` and ``--threads``."""
     for option in (
+        click.option(
+            "--threads", type=click.IntRange(min=1), metavar="N", help="Blocks at a time; by default one a processor."
+        ),
         click.option("--scheduler-file", type=click.Path(), metavar="FILE", help="File with a scheduler's address."),
         click.option("--scheduler", metavar="ADDRESS", help="A running Dask scheduler, such as tls://host:8786."),
         click.option(
             "--workers", type=click.IntRange(min=1), metavar="N", help="Compute in N processes (with gpu: on N GPUs)."
+        ),
+        click.option(
+            "--device",
+            type=click.Choice(["auto", "cpu", "gpu"]),
+            default="auto",
+            show_default=True,
+            help="Where to compute.",
+        ),
+        click.option(
+            "--memory-limit",
+            metavar="SIZE",
+            help="Memory of each process, such as 4GiB; by default half of what is free.",
         ),
     ):
         command = option(command)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import os
-import shutil
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,29 +24,23 @@ from streamcurate.errors import InputError, RunError
 from streamcurate.files import write_file
 from streamcurate.kernels import Statistics
 from streamcurate.pipeline.executors import check_device, distributed, executor_for
-from streamcurate.pipeline.folder import RunFolder, make_run_folder
-from streamcurate.pipeline.job import spoken
-from streamcurate.pipeline.mirror import Mirror
+from streamcurate.pipeline.folder import RunFolder, opened_run
+from streamcurate.pipeline.job import logged
 from streamcurate.runs import (
     Event,
-    EventLog,
     ExtensionRecord,
-    Interrupted,
     LevelFinished,
     LevelRecord,
     Manifest,
     Resumed,
     RunFinished,
-    RunLock,
     RunStarted,
     Sizes,
     StoreRecord,
     Warned,
     check_engine,
-    combine_digests,
     differences,
 )
-from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.storage import create_group, node_kind
 from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import LevelWriter, Tree, level_digest, open_tree, rows_under, snapshot_name
@@ -106,27 +97,10 @@ def extend(
     _check_place(base, out)
     limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
     budget = MemoryBudget.of(limit, threads)
-    mirror = Mirror(os.fspath(out), scratch, listener) if objects.is_url(out) else None
-    place = Path(out) if mirror is None else mirror.folder
-    created = make_run_folder(place)
-    try:
-        with RunLock(place):
-            folder = RunFolder(place, scratch, mirror)
-            if mirror is not None:
-                mirror.restore()
-            try:
-                if distributed(client, device):
-                    folder.prepare_scratch()
-                folders = (folder.scratch, [folder.path])
-                with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
-                    return _Job(base, folder, rows, store.path, executor, listener).finish()
-            except InputError:
-                folder.forget_unless_begun()
-                raise
-    except InputError:
-        if created and (mirror.idle if mirror is not None else not Manifest.exists(place)):
-            shutil.rmtree(place, ignore_errors=True)
-        raise
+    with opened_run(out, scratch, listener, distributed(client, device)) as folder:
+        folders = (folder.scratch, [folder.path])
+        with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
+            return _Job(base, folder, rows, store.path, executor, listener).finish()
 
 
 def _check_ids(base: Tree, store: Embeddings) -> None:
@@ -199,24 +173,15 @@ class _Job:
         if earlier is not None and earlier.complete:
             self.listener.note(f"{self.folder.name}: finished already, nothing to do")
             return self.folder.conclude(earlier)
-        with EventLog(self.run / EVENTS_NAME) as log:
-            emit = self._emitter(log)
-            try:
-                if earlier is None:
-                    emit(RunStarted(engine=__version__, store=self.store.name))
-                else:
-                    emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
-                manifest = earlier or wanted
-                self._record(manifest, snapshot)
-                manifest = self._build_levels(manifest, snapshot, statistics, emit)
-                digest = combine_digests(record.digest for record in manifest.levels)
-                manifest = manifest.finished(digest)
-                manifest.write(self.run)
-                emit(RunFinished(digest=digest, seconds=time.monotonic() - began))
-            except BaseException as error:
-                with suppress(InputError):  # a full disk is told by the error itself
-                    emit(Interrupted(reason=type(error).__name__))
-                raise
+        with logged(self.run, self.listener) as emit:
+            if earlier is None:
+                emit(RunStarted(engine=__version__, store=self.store.name))
+            else:
+                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
+            manifest = earlier or wanted
+            self._record(manifest, snapshot)
+            manifest = self.folder.finish(self._build_levels(manifest, snapshot, statistics, emit))
+            emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
         return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
@@ -355,11 +320,3 @@ class _Job:
         return Surroundings(
             self.executor, metric, self.base.seed, self.folder.scratch, self.folder.checkpoints, emit, level
         )
-
-    def _emitter(self, log: EventLog) -> Callable[[Event], None]:
-        def emit(event: Event) -> None:
-            log.append(event)
-            if (text := spoken(event)) is not None:
-                self.listener.note(text)
-
-        return emit

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import xxhash
@@ -13,10 +15,11 @@ from streamcurate.errors import InputError, RunError
 from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
 from streamcurate.objects import is_url
 from streamcurate.pipeline.mirror import Mirror, fetch_folder
-from streamcurate.runs import Checkpoints, Manifest
+from streamcurate.runs import Checkpoints, Manifest, RunLock, combine_digests
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.runs.lock import LOCK_NAME
+from streamcurate.streaming import ProgressListener
 from streamcurate.tree import TREE_NAME, Level, Tree, level_name
 
 _BUILDING = "building"
@@ -89,6 +92,12 @@ class RunFolder:
         if self.mirror is not None:
             self.mirror.publish(manifest)
 
+    def finish(self, manifest: Manifest) -> Manifest:
+        """Write the manifest of a run whose levels are all there."""
+        finished = manifest.finished(combine_digests(record.digest for record in manifest.levels))
+        finished.write(self.path)
+        return finished
+
     def conclude(self, manifest: Manifest) -> Tree:
         """Publish a finished run, and remove all that only an unfinished one needs."""
         if self.mirror is not None:
@@ -158,6 +167,46 @@ class RunFolder:
         for left in self.path.glob(f"*{TEMPORARY_SUFFIX}"):
             left.unlink(missing_ok=True)
         places.unlink(missing_ok=True)
+
+
+@contextmanager
+def opened_run(
+    run: str | os.PathLike[str], scratch: str | os.PathLike[str] | None, listener: ProgressListener, shared: bool
+) -> Iterator[RunFolder]:
+    """The folder of a run to begin or to go on with, locked; nothing of it is left where it is refused at once.
+
+    Parameters
+    ----------
+    run : path or URL
+    scratch : path, optional
+    listener : ProgressListener
+    shared : bool
+        Other processes work in the scratch folder, so that it must be there from the beginning.
+
+    Raises
+    ------
+    RunError
+        The place holds something else, or another process writes it.
+    """
+    mirror = Mirror(os.fspath(run), scratch, listener) if is_url(run) else None
+    place = Path(run) if mirror is None else mirror.folder
+    created = make_run_folder(place)
+    try:
+        with RunLock(place):
+            folder = RunFolder(place, scratch, mirror)
+            if mirror is not None:
+                mirror.restore()
+            try:
+                if shared:
+                    folder.prepare_scratch()
+                yield folder
+            except InputError:
+                folder.forget_unless_begun()
+                raise
+    except InputError:
+        if created and (mirror.idle if mirror is not None else not Manifest.exists(place)):
+            shutil.rmtree(place, ignore_errors=True)
+        raise
 
 
 def _scratch_folder(run: Path, scratch: str | os.PathLike[str] | None) -> Path:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,6 @@ from streamcurate.runs import (
     SubsetRecord,
     Warned,
     check_resumable,
-    combine_digests,
     differences,
     levels_in_common,
 )
@@ -119,26 +119,18 @@ class Job:
         if earlier is not None and earlier.complete:
             self.listener.note(f"{self.folder.name}: finished already, nothing to do")
             return self.folder.conclude(earlier)
-        with EventLog(self.run / EVENTS_NAME) as log:
-            emit = self._emitter(log)
+        with logged(self.run, self.listener) as emit:
             self.executor.on_pass = self._pass_listener(emit)
-            try:
-                manifest = earlier or self._begin(wanted, snapshot, emit)
-                for report in before:
-                    self.executor.on_pass(report)
-                if earlier is not None:
-                    emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
-                if borrowed is not None and reuse is not None:
-                    manifest = self._take_over(manifest, borrowed, reuse)
-                manifest = self._build_levels(manifest, statistics, subset, emit)
-                digest = combine_digests(record.digest for record in manifest.levels)
-                manifest = manifest.finished(digest)
-                manifest.write(self.run)
-                emit(RunFinished(digest=digest, seconds=time.monotonic() - began))
-            except BaseException as error:
-                with suppress(InputError):  # a full disk is told by the error itself
-                    emit(Interrupted(reason=type(error).__name__))
-                raise
+            manifest = earlier or self._begin(wanted, snapshot, emit)
+            for report in before:
+                self.executor.on_pass(report)
+            if earlier is not None:
+                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
+            if borrowed is not None and reuse is not None:
+                manifest = self._take_over(manifest, borrowed, reuse)
+            manifest = self._build_levels(manifest, statistics, subset, emit)
+            manifest = self.folder.finish(manifest)
+            emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
         return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
@@ -327,13 +319,23 @@ class Job:
 
         return tell
 
-    def _emitter(self, log: EventLog) -> Callable[[Event], None]:
+
+@contextmanager
+def logged(run: Path, listener: ProgressListener) -> Iterator[Callable[[Event], None]]:
+    """A function that notes events in the log of a run and tells the listener; an error that ends the work is noted."""
+    with EventLog(run / EVENTS_NAME) as log:
+
         def emit(event: Event) -> None:
             log.append(event)
             if (text := spoken(event)) is not None:
-                self.listener.note(text)
+                listener.note(text)
 
-        return emit
+        try:
+            yield emit
+        except BaseException as error:
+            with suppress(InputError):  # a full disk is told by the error itself
+                emit(Interrupted(reason=type(error).__name__))
+            raise
 
 
 def spoken(event: Event) -> str | None:

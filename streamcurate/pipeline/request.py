@@ -8,21 +8,17 @@ import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from streamcurate.config import Config, Level, parse_levels
 from streamcurate.embeddings.store import as_embeddings
-from streamcurate.errors import ConfigError, InputError
-from streamcurate.objects import is_url
+from streamcurate.errors import ConfigError
 from streamcurate.pipeline.executors import check_device, distributed, executor_for
-from streamcurate.pipeline.folder import RunFolder, make_run_folder
+from streamcurate.pipeline.folder import opened_run
 from streamcurate.pipeline.job import Job
-from streamcurate.pipeline.mirror import Mirror
 from streamcurate.planning.model import check_levels
-from streamcurate.runs import Manifest, RunLock
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import Tree
 
@@ -110,28 +106,11 @@ def cluster(
     if run is None:
         temporary = _TemporaryFolder()
         run = temporary.path
-    mirror = Mirror(os.fspath(run), scratch, listener) if is_url(run) else None
-    place = Path(run) if mirror is None else mirror.folder
-    created = make_run_folder(place)
-    try:
-        with RunLock(place):
-            chosen = subset if subset is not None else resolved.subset
-            folder = RunFolder(place, scratch, mirror)
-            if mirror is not None:
-                mirror.restore()
-            try:
-                if distributed(client, device):
-                    folder.prepare_scratch()
-                folders = (folder.scratch, [folder.path])
-                with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
-                    tree = Job(folder, rows, resolved, chosen, executor, listener).finish(reuse)
-            except InputError:
-                folder.forget_unless_begun()
-                raise
-    except InputError:
-        if created and (mirror.idle if mirror is not None else not Manifest.exists(place)):
-            shutil.rmtree(place, ignore_errors=True)
-        raise
+    chosen = subset if subset is not None else resolved.subset
+    with opened_run(run, scratch, listener, distributed(client, device)) as folder:
+        folders = (folder.scratch, [folder.path])
+        with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
+            tree = Job(folder, rows, resolved, chosen, executor, listener).finish(reuse)
     if temporary is not None:
         tree.keep_alive(temporary)
     return tree
