@@ -65,12 +65,11 @@ def test_a_store_of_other_shards_is_another_store(tmp_path):
         (tmp_path / "e.zarr").rmdir()
 
 
-def test_a_shard_counts_as_memory(tmp_path):
+def test_a_chunk_counts_as_memory_and_a_shard_does_not(tmp_path):
     # A file of holes.
     np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float16, (200_000, 2048))
     source = tmp_path / "x.npy"
     assert job(None, 1000, "1GiB", source).shard_rows is None
-    with pytest.raises(MemoryLimitError, match=r"smaller shards \(--rows-per-shard\)"):
-        job(200_000, 1000, "600MiB", source)
+    assert job(200_000, 1000, "600MiB", source).shard_rows == 200_000
     with pytest.raises(MemoryLimitError, match=r"smaller chunks \(--rows-per-chunk\)"):
         job(None, 200_000, "600MiB", source)
