@@ -10,10 +10,13 @@ import errno
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
+
+import xxhash
 
 from streamcurate import objects
 from streamcurate.errors import DiskFullError
@@ -43,6 +46,26 @@ def free_bytes(path: str | os.PathLike[str]) -> int:
     while not place.exists():
         place = place.parent
     return shutil.disk_usage(place).free
+
+
+def working_folder(address: str, kind: str, scratch: str | os.PathLike[str] | None = None) -> Path:
+    """The folder of this machine in which something is made that belongs elsewhere; the same for the same address.
+
+    Parameters
+    ----------
+    address : str
+        Where it belongs.
+    kind : str
+        What it is, for the folder's name.
+    scratch : path, optional
+        Where to make the folder. By default below ``TMPDIR``, else in ``/var/tmp``: that outlives a restart, and is no
+        part of the memory, as ``/tmp`` often is.
+    """
+    own = f"streamcurate-{kind}-{os.getuid()}-{xxhash.xxh3_64_hexdigest(os.fsencode(address))}"
+    if scratch is None:
+        lasting = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
+        scratch = os.environ.get("TMPDIR") or lasting
+    return Path(scratch).absolute() / own
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

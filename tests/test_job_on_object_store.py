@@ -76,7 +76,6 @@ def contents(bucket: Any, prefix: str) -> dict[str, bytes]:
 @pytest.mark.parametrize("options", [(), ("--workers", "2")], ids=["here", "workers"])
 def test_main_job(object_store, sources, local, tmp_path, monkeypatch, options):
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setattr("tempfile.tempdir", None)
     fill(object_store, sources)
     faults = object_store.faults(0.05, seed=8)
     # Processes forked from a server that another test started would not see this test's environment.

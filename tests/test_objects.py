@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
@@ -177,6 +178,45 @@ def test_conditional_writes(object_store):
     assert objects.replace(url, b"mine 4", third) is not None
 
 
+def test_a_conditional_write_to_what_is_gone(object_store, monkeypatch):
+    url = object_store.url("claim")
+    assert objects.create(url, b"mine")
+    found = objects.read_found(url)
+    objects.delete(url)
+    assert objects.replace(url, b"mine 2", found) is None
+    forward = importlib.import_module("object_store")._forward
+
+    def as_amazon(port, method, path, headers, body):
+        if method == "PUT" and {name.lower() for name in headers} & {"if-match"}:
+            return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
+        return forward(port, method, path, headers, body)
+
+    monkeypatch.setattr("object_store._forward", as_amazon)
+    assert objects.replace(url, b"mine 2", found) is None
+
+
+def test_removing_many_of_which_one_is_gone(object_store, monkeypatch):
+    """Where stores remove objects one by one, the first that is not there ends it."""
+    for name in ("x/a", "x/b"):
+        object_store.put(name, b"1")
+    forward = importlib.import_module("object_store")._forward
+
+    def refuse(port, method, path, headers, body):
+        if body.count(b"<Key>") > 1:
+            return 404, {}, b"<Error><Code>NoSuchKey</Code></Error>"
+        return forward(port, method, path, headers, body)
+
+    monkeypatch.setattr("object_store._forward", refuse)
+    objects.delete_many([object_store.url(name) for name in ("x/a", "x/gone", "x/b")])
+    assert not object_store.objects()
+
+
+def test_what_consoles_leave_for_a_folder_is_nothing(object_store):
+    object_store.put("x/", b"")
+    assert list(objects.listing(object_store.url("x"))) == []
+    assert not objects.exists(object_store.url("x"))
+
+
 # -- faults ------------------------------------------------------------------------------------------------------------
 
 
@@ -219,6 +259,28 @@ def test_bytes_that_have_come_are_not_sent_again(object_store, monkeypatch):
     assert max(spans) > MIB
 
 
+def test_an_answer_that_breaks_off_behind_its_last_byte(object_store, monkeypatch):
+    objects.write(object_store.url("a"), bytes(range(100)))
+    library, breaks = client.library(), [OSError("reset")]
+
+    class Answer:
+        def __init__(self, got):
+            self.meta, self.range, self._got = got.meta, got.range, got
+
+        def stream(self, **options):
+            yield from self._got.stream(**options)
+            if breaks:
+                raise breaks.pop()
+
+    class Library:
+        def get(self, *arguments, **options):
+            return Answer(library.get(*arguments, **options))
+
+    monkeypatch.setattr("streamcurate.objects.streams.library", Library)
+    assert objects.read_range(object_store.url("a"), 10, 60) == bytes(range(10, 60))
+    assert not breaks
+
+
 def test_an_answer_that_does_not_come(object_store, monkeypatch):
     """A request has an end, so that one lost packet is no hang."""
     monkeypatch.setattr(client, "SMALL_SECONDS", 0.3)
@@ -232,7 +294,8 @@ def test_an_answer_that_does_not_come(object_store, monkeypatch):
     client._bucket.cache_clear()
 
 
-def test_an_object_that_is_written_anew_meanwhile(object_store, small_pieces):
+def test_an_object_that_is_written_anew_meanwhile(object_store, small_pieces, monkeypatch):
+    monkeypatch.setattr(streams._OURS, "inside", True, raising=False)  # one request after the other
     object_store.put("a", b"1" * 40_000)
     put = []
 
@@ -252,6 +315,24 @@ def test_an_object_that_is_written_anew_meanwhile(object_store, small_pieces):
         file.seek(0)
         with pytest.raises(ObjectError, match="was written anew"):
             file.raw.read(10)
+
+
+def test_a_file_that_is_written_anew_and_has_no_tag(web_server, monkeypatch):
+    forward = importlib.import_module("object_store")._static
+
+    def untagged(*arguments):
+        status, headers, data = forward(*arguments)
+        return status, {name: value for name, value in headers.items() if name != "ETag"}, data
+
+    monkeypatch.setattr("object_store._static", untagged)
+    file = web_server.folder / "a"
+    file.write_bytes(b"1" * 100)
+    with objects.open_file(web_server.url("a")) as opened:
+        assert opened.raw.read(10) == b"1" * 10
+        file.write_bytes(b"2" * 100)
+        os.utime(file, (1e9, 1e9))
+        with pytest.raises(ObjectError, match="was written anew"):
+            opened.raw.read(10)
 
 
 def test_lengths(object_store):

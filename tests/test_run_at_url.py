@@ -42,7 +42,6 @@ def temporary(tmp_path, monkeypatch) -> Path:
     folder = tmp_path / "temporary"
     folder.mkdir()
     monkeypatch.setenv("TMPDIR", os.fspath(folder))
-    monkeypatch.setattr("tempfile.tempdir", None)
     return folder
 
 
@@ -126,6 +125,80 @@ def test_goes_on(object_store, digest, temporary, monkeypatch, number, elsewhere
     assert events.count("run-finished") == 1
 
 
+@pytest.mark.parametrize("name", ["tree.zarr/zarr.json", "store.json", "events.jsonl"])
+def test_killed_while_it_is_announced(object_store, digest, temporary, monkeypatch, name):
+    """Another machine finds the manifest, and not all that lies beside it."""
+    write = objects.write
+
+    def stop(url, data):
+        if url.endswith(name):
+            raise KeyboardInterrupt
+        write(url, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "write", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(object_store.url("run"))
+    assert "run.json" in level_objects(object_store)
+    assert name not in level_objects(object_store)
+    shutil.rmtree(temporary)
+    temporary.mkdir()
+    assert build(object_store.url("run")).digest == digest
+    assert {found for found in level_objects(object_store) if not found.startswith("tree.zarr/level-")} == NAMES
+
+
+def test_killed_before_and_after_it_is_announced(object_store, digest, temporary, monkeypatch):
+    """What begins a run at its URL names no level that is not there, however many are finished."""
+    with monkeypatch.context() as patch:
+        patch.setattr(objects, "create", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(object_store.url("run"))
+    with monkeypatch.context() as patch:
+        patch.setattr(mirror, "send_folder", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            build(object_store.url("run"))
+    assert Manifest.read(object_store.url("run")).levels == ()
+    shutil.rmtree(temporary)
+    temporary.mkdir()
+    assert build(object_store.url("run")).digest == digest
+
+
+def stopped(*arguments) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("during", [False, True])
+def test_who_is_behind_replaces_nothing(object_store, digest, monkeypatch, tmp_path, during):
+    """Another process finishes the run before or while this one publishes its first level, and is stopped then."""
+    publish, send, begun = mirror.Mirror.publish, mirror.send_folder, []
+
+    def overtake():
+        monkeypatch.setattr(mirror, "send_folder", send)
+        build(object_store.url("run"), scratch=tmp_path / "other")
+
+    def overtaken(self, manifest):
+        if begun or not manifest.levels:
+            return publish(self, manifest)
+        begun.append(True)
+        if during:
+            monkeypatch.setattr(mirror, "send_folder", lambda *arguments: (send(*arguments), overtake()))
+        else:
+            overtake()
+        publish(self, manifest)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mirror.Mirror, "publish", overtaken)
+    with pytest.raises(KeyboardInterrupt):
+        build(object_store.url("run"))
+    assert sc.open_tree(object_store.url("run")).digest == digest
+    assert build(object_store.url("run")).digest == digest
+
+
+def test_what_consoles_leave_for_a_folder_is_nothing(object_store, digest):
+    object_store.put("run/", b"")
+    assert build(object_store.url("run")).digest == digest
+
+
 def test_breaks_off_while_publishing(object_store, digest, monkeypatch):
     """What was put in place of a level is no level until run.json says so."""
     monkeypatch.setenv(PATIENCE_VARIABLE, "1")
@@ -175,9 +248,9 @@ def test_two_runs_cannot_begin_at_one_url(object_store, monkeypatch, tmp_path):
     begin = mirror.Mirror.restore
 
     def meanwhile(self):
+        begin(self)
         monkeypatch.setattr(mirror.Mirror, "restore", begin)
         build(self.url, levels=[sc.Level(12)], scratch=tmp_path / "other")
-        begin(self)
 
     monkeypatch.setattr(mirror.Mirror, "restore", meanwhile)
     with pytest.raises(RunError, match="another run was begun there"):

@@ -5,30 +5,27 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import xxhash
-
 from streamcurate import objects
+from streamcurate.embeddings.claim import Claim
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import IDS_NAME, Embeddings
-from streamcurate.errors import InputError, StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_json
+from streamcurate.errors import InputError, RunError, StoreError
+from streamcurate.files import TEMPORARY_SUFFIX, move_folder, working_folder, write_json
 from streamcurate.runs.checkpoints import Checkpoints
 from streamcurate.runs.lock import LOCK_NAME, RunLock
 from streamcurate.storage import node_kind, open_group_attributes
+from streamcurate.storage.copies import send_folder
 from streamcurate.version import __version__
 
 PARTIAL_SUFFIX = ".partial"
 KIND = "labels"
 _JOB, _STORE, _SCRATCH, _CHECKPOINTS = "job.json", "store", "scratch", "checkpoints"
-_METADATA = "zarr.json"
-# Chunks of 4 or 8 MiB.
-_SENT_AT_ONCE = 8
+_METADATA, _CLAIM = "zarr.json", "claim.json"
 _OURS = {_JOB, _STORE, _SCRATCH, _CHECKPOINTS, SNAPSHOT_NAME, LOCK_NAME}
 
 
@@ -63,13 +60,9 @@ class UnfinishedLabels:
     def __init__(self, out: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None) -> None:
         self.out = os.fspath(out).rstrip("/")
         self._url = objects.is_url(self.out)
-        own = f"streamcurate-labels-{xxhash.xxh3_64_hexdigest(os.fsencode(self._address))}"
-        if self._url:
-            self.folder = Path(scratch or tempfile.gettempdir()).absolute() / own
-        else:
-            self.folder = Path(self.out + PARTIAL_SUFFIX).absolute()
-        inside = scratch is None or self._url
-        self.scratch = self.folder / _SCRATCH if inside else Path(scratch or "").absolute() / own
+        working = working_folder(self._address, "labels", scratch)
+        self.folder = working if self._url else Path(self.out + PARTIAL_SUFFIX).absolute()
+        self.scratch = self.folder / _SCRATCH if scratch is None or self._url else working
         self.checkpoints = Checkpoints(self.folder / _CHECKPOINTS)
         self.snapshot: Snapshot | None = None
         self._lock = RunLock(self.folder)
@@ -77,6 +70,10 @@ class UnfinishedLabels:
     @property
     def _address(self) -> str:
         return self.out if self._url else os.path.abspath(self.out)
+
+    @property
+    def _claim(self) -> str:
+        return objects.join(self.out + PARTIAL_SUFFIX, _CLAIM)
 
     @property
     def store(self) -> Path:
@@ -166,30 +163,23 @@ class UnfinishedLabels:
                 entry.unlink(missing_ok=True)
 
     def _send(self) -> None:
+        """Put all objects where no other process does the same meanwhile."""
+        claim = Claim(self._claim, self.out)
+        claim.take()
+        try:
+            if objects.exists(objects.join(self.out, _METADATA)):
+                raise self._exists()
+            self._send_claimed(claim)
+        finally:
+            with suppress(InputError):  # the next finds out that this process is gone
+                claim.release(None)
+
+    def _send_claimed(self, claim: Claim) -> None:
         """Put all objects, the group's own metadata last: without it there are no labels."""
-        sizes = {
-            path.relative_to(self.store).as_posix(): path.stat().st_size
-            for path in self.store.rglob("*")
-            if path.is_file()
-        }
-        sizes.pop(_METADATA)
-
-        def send(name: str) -> None:
-            objects.write(objects.join(self.out, name), (self.store / name).read_bytes())
-
-        names = sorted(sizes)
-        for start in range(0, len(names), _SENT_AT_ONCE):
-            list(objects.side_by_side(send, names[start : start + _SENT_AT_ONCE]))
-        there = {found.url.removeprefix(f"{self.out}/"): found.size for found in objects.listing(self.out)}
-        for name, size in sizes.items():
-            if there.get(name) != size:
-                raise StoreError(
-                    f"{objects.join(self.out, name)}: holds {there.get(name, 0):,} bytes instead of {size:,} after it "
-                    "was written; give the same command again"
-                )
-        for name in there.keys() - sizes.keys():  # of other rows, by a process that was killed
-            objects.delete(objects.join(self.out, name))
-        send(_METADATA)
+        send_folder(self.store, self.out, [_METADATA], lambda: claim.say({}) if claim.silent else None)
+        claim.require({})
+        if not objects.create(objects.join(self.out, _METADATA), (self.store / _METADATA).read_bytes()):
+            raise self._exists()
 
     def _refuse_existing(self) -> None:
         if self._url and not objects.exists(objects.join(self.out, _METADATA)):
@@ -204,19 +194,27 @@ class UnfinishedLabels:
             with suppress(InputError), self._lock:
                 self.clear()
                 self._remove()
-        raise InputError(f"{self.out}: already exists; choose another place or remove it first")
+                if self._url:
+                    objects.delete(self._claim)
+        raise self._exists()
+
+    def _exists(self) -> InputError:
+        return InputError(f"{self.out}: already exists; choose another place or remove it first")
 
     def _make_and_lock(self) -> None:
         while True:
             try:
                 self.folder.mkdir(exist_ok=True)
                 self._lock.acquire()
-            except FileNotFoundError:  # the writer before us has just finished and removed the folder
+            except RunError as error:
+                # The writer before us has just finished and removed the folder.
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
                 continue
             except OSError as error:
                 raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose another place") from error
             # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
-            if (self.folder / LOCK_NAME).exists():
+            if self._lock.in_place:
                 return
             self._lock.release()
 

@@ -177,7 +177,7 @@ class Claim:
             raise RunError(
                 f"{self._what}: is being written by {_said(owner)}, last heard of {silent:.0f} seconds ago; wait for "
                 f"it to end or stop it. If it is gone, this command takes over {SILENCE_SECONDS // 60:.0f} minutes "
-                f"after its last word, or at once when {self.url} is removed and the work begins anew"
+                f"after its last word, or at once when {self.url} and all of {self._what} are removed"
             )
 
     def _silence(self) -> float:

@@ -85,6 +85,8 @@ class Partial:
                     )
                 self._lock.acquire()
             except RunError as error:
+                if isinstance(error.__cause__, FileNotFoundError):  # removed between the two
+                    continue
                 reason = str(error).partition(";")[0]
                 raise RunError(f"{reason}; wait for it to end, stop it, or choose another destination") from error
             except FileNotFoundError:  # the writer before us has just finished and removed the folder
@@ -92,7 +94,7 @@ class Partial:
             except (NotADirectoryError, PermissionError) as error:
                 raise InputError(f"{self.place}: cannot be made ({error.strerror}); choose another place") from error
             # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
-            if self._lock_is_in_place():
+            if self._lock.in_place:
                 return
             self._lock.release()
 
@@ -261,10 +263,6 @@ class Partial:
         except (FileNotFoundError, ValueError):
             return None
         return value if isinstance(value, dict) else None
-
-    def _lock_is_in_place(self) -> bool:
-        holder = self._read(LOCK_NAME)
-        return holder is not None and holder.get("pid") == os.getpid()
 
 
 def _remove(path: str) -> None:

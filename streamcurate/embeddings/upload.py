@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from types import TracebackType
@@ -153,7 +152,7 @@ class Upload:
         others = not same and (bool(self._state.job) or self._state.reach > 0)
         if not same:
             self._clear()
-        for found in self._listing():
+        for found in objects.listing(self._target):
             if not self._is_mine(name := self._name(found.url)):
                 raise InputError(
                     f"{self._target}: already holds {name}, which no unfinished ingest wrote; "
@@ -275,7 +274,7 @@ class Upload:
         if self._state.reach:
             self._say(job={}, progress=Progress())
             # Listed before anything is removed: pages of a list that shrinks may skip.
-            mine = [found.url for found in self._listing() if self._is_mine(self._name(found.url))]
+            mine = [found.url for found in objects.listing(self._target) if self._is_mine(self._name(found.url))]
             objects.delete_many(mine)
         self._remove_notes()
         self._state = State()
@@ -301,7 +300,7 @@ class Upload:
         if len(marks) != _MARK_BYTES * len(seen):
             return _STATE
         awaited = set(_files(layout, self.progress.stored, rows))
-        for found in self._listing():
+        for found in objects.listing(self._target):
             name = self._name(found.url)
             awaited.discard(name)
             place = _FILE.fullmatch(name)
@@ -315,13 +314,6 @@ class Upload:
             commit, ids = divmod(seen.index(0), each + 1)
             return f"{IDS_NAME}/c/{commit * each + ids - 1}" if ids else f"{ARRAY_NAME}/c/{commit}/0"
         return min(awaited, default=None)
-
-    def _listing(self) -> Iterator[objects.Status]:
-        """What lies in the place of the store."""
-        for found in objects.listing(self._target):
-            # What consoles make for a folder is not anything.
-            if found.url.rstrip("/") != self._target:
-                yield found
 
     def _is_mine(self, name: str) -> bool:
         """Whether the state says that this ingest wrote, or was about to write, an object of the store."""
@@ -394,6 +386,5 @@ def _files(layout: Layout, start: int, stop: int) -> list[str]:
 
 def _mark(found: objects.Status) -> bytes:
     """Eight bytes that tell one state of an object from another, however the store is asked for it."""
-    # Some stores give the tag with quotation marks here and without them there.
-    state = f"{found.size} {found.etag.strip(chr(34)) if found.etag else found.modified_ns}"
+    state = f"{found.size} {found.etag or found.modified_ns}"
     return xxhash.xxh3_64_digest(state.encode())

@@ -103,8 +103,13 @@ def delete_many(urls: Iterable[str]) -> None:
     refuse_web(names[0], "remove files")
     store, _ = open_store(names[0])
     for start in range(0, len(names), _DELETED_AT_ONCE):
-        keys = [open_store(url)[1] for url in names[start : start + _DELETED_AT_ONCE]]
-        tried(names[start], lambda keys=keys: known(lambda: library().delete(store, keys)))  # type: ignore[misc]
+        some = names[start : start + _DELETED_AT_ONCE]
+        keys = [open_store(url)[1] for url in some]
+        try:
+            tried(names[start], lambda keys=keys: library().delete(store, keys))  # type: ignore[misc]
+        except AbsentError:  # which ends it where a store removes them one by one
+            for url in some:
+                delete(url)
 
 
 def delete_all(url: str) -> None:
@@ -142,6 +147,8 @@ def listing(url: str) -> Iterator[Status]:
                 for meta in batch:
                     if last is None or meta["path"] > last:
                         last = meta["path"]
+                    if meta["path"] == key.rstrip("/"):  # what consoles make for a folder is not anything in it
+                        continue
                     yield status_of(f"{base}/{meta['path']}", meta)
         except (library().exceptions.BaseError, OSError) as error:
             failed: list[Exception] = [error]

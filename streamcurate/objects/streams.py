@@ -71,7 +71,7 @@ def fill(url: str, pieces: Sequence[tuple[int, memoryview]], length: int | None 
         return _span(url, *spans[0], length)
     found: list[Status] = []
     for one in side_by_side(lambda span: _span(url, *span, length), spans):
-        if found and (one.etag, one.size) != (found[0].etag, found[0].size):
+        if found and (one.state, one.size) != (found[0].state, found[0].size):
             raise ChangedError(f"{url}: was written anew while it was being read; give the same command again")
         found = found or [one]
     return found[0]
@@ -85,6 +85,8 @@ def _span(url: str, start: int, view: memoryview, length: int | None) -> Status:
 
     def attempt() -> Status:
         nonlocal done, seen
+        if done == len(view):  # it broke off behind the last byte, and stores refuse to send none
+            done = 0
         got = library().get(store, key, options={"range": (start + done, start + len(view))})
         now = status_of(url, got.meta)
         if length is not None and now.size != length:
@@ -93,7 +95,7 @@ def _span(url: str, start: int, view: memoryview, length: int | None) -> Status:
             raise LengthError(
                 f"{url}: holds {now.size:,} bytes, and {start + len(view):,} were to be read; restore it", now.size
             )
-        if seen is not None and seen.etag != now.etag:
+        if seen is not None and seen.state != now.state:
             done, seen = 0, now  # the object is another one: what has come is worth nothing
             raise OSError("it was written anew meanwhile")
         seen = now
@@ -180,7 +182,7 @@ class _ObjectFile(io.RawIOBase):
         count = min(len(target), max(self._status.size - self._position, 0))
         if count:
             now = fill(self.name, [(self._position, target[:count])], self._status.size)
-            if now.etag != self._status.etag:
+            if now.state != self._status.state:
                 raise ChangedError(f"{self.name}: was written anew while it was being read; give the command again")
             self._position += count
         return count

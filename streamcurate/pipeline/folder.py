@@ -14,11 +14,12 @@ from streamcurate.embeddings.snapshot import SNAPSHOT_NAME
 from streamcurate.errors import InputError, RunError
 from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
 from streamcurate.objects import is_url
-from streamcurate.pipeline.mirror import Mirror, fetch_folder
+from streamcurate.pipeline.mirror import Mirror
 from streamcurate.runs import Checkpoints, Manifest, RunLock, combine_digests
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.runs.lock import LOCK_NAME
+from streamcurate.storage.copies import fetch_folder
 from streamcurate.streaming import ProgressListener
 from streamcurate.tree import TREE_NAME, Level, Tree, level_name
 
@@ -143,6 +144,7 @@ class RunFolder:
             fetch_folder(level.folder, target)
         else:
             shutil.copytree(level.folder, target)
+            os.sync()
         self.place(number)
 
     def place(self, number: int) -> Level:

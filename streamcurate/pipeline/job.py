@@ -125,6 +125,8 @@ class Job:
             for report in before:
                 self.executor.on_pass(report)
             if earlier is not None:
+                if node_kind(self.folder.tree) is None or not (self.run / SNAPSHOT_NAME).exists():
+                    self._lay_out(snapshot)  # of a run at a URL no more than the manifest may have been published
                 emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
             if borrowed is not None and reuse is not None:
                 manifest = self._take_over(manifest, borrowed, reuse)
@@ -183,12 +185,15 @@ class Job:
         return Manifest.begin(self.config, record, chosen)
 
     def _begin(self, manifest: Manifest, snapshot: Snapshot, emit: Callable[[Event], None]) -> Manifest:
-        if node_kind(self.folder.tree) is None:
-            create_group(self.folder.tree)
-        snapshot.write(self.run / SNAPSHOT_NAME)
+        self._lay_out(snapshot)
         self.folder.record(manifest)
         emit(RunStarted(engine=__version__, store=self.store.name))
         return manifest
+
+    def _lay_out(self, snapshot: Snapshot) -> None:
+        if node_kind(self.folder.tree) is None:
+            create_group(self.folder.tree)
+        snapshot.write(self.run / SNAPSHOT_NAME)
 
     def _check_reused(self, borrowed: Manifest, manifest: Manifest, reuse: str | os.PathLike[str]) -> None:
         """Refuse a run that has nothing to take over, or whose levels are not what its manifest says."""

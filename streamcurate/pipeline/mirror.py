@@ -4,37 +4,32 @@ An object store has no locks, no renames and no appending, and a run needs all t
 any run in a working folder, and each finished level is put in place whole before ``run.json`` names it: whoever reads
 the URL sees the finished levels or nothing. On another machine the same command goes on behind the last of them.
 
-Two processes that build the same run do each other no harm, for they put the same bytes under the same names; two runs
-with different settings cannot begin at one URL, for ``run.json`` is created only where there is none.
+Two processes that build the same run do each other no harm, for they put the same bytes under the same names, and
+``run.json`` of the one that is ahead is not replaced; two runs with different settings cannot begin at one URL, for
+``run.json`` is created only where there is none.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
-import tempfile
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-
-import xxhash
+from dataclasses import replace
 
 from streamcurate import objects
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME
-from streamcurate.errors import ObjectError, RunError
-from streamcurate.files import write_file
+from streamcurate.errors import RunError
+from streamcurate.files import working_folder, write_file
 from streamcurate.runs import Manifest, differences
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME
 from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.runs.manifest import MANIFEST_NAME
+from streamcurate.storage.copies import fetch_folder, send_folder
 from streamcurate.streaming import ProgressListener
 from streamcurate.tree import TREE_NAME, level_name, snapshot_name
 
 # What lies beside the levels.
 _BESIDE = (f"{TREE_NAME}/zarr.json", SNAPSHOT_NAME, EVENTS_NAME)
-# Files on their way at a time, and the bytes they may take together: most are chunks of 4 to 8 MiB, some of 64.
-_AT_ONCE = 8
-_BYTES = 64 << 20
 
 
 class Mirror:
@@ -45,7 +40,7 @@ class Mirror:
     url : str
         Of the run.
     scratch : path, optional
-        Where the working folder is made; by default where temporary files go.
+        Where the working folder is made; by default where large temporary files go.
     listener : ProgressListener
 
     Attributes
@@ -57,8 +52,7 @@ class Mirror:
 
     def __init__(self, url: str, scratch: str | os.PathLike[str] | None, listener: ProgressListener) -> None:
         self.url = url.rstrip("/")
-        base = Path(scratch or tempfile.gettempdir()).absolute()
-        self.folder = base / f"streamcurate-run-{xxhash.xxh3_64_hexdigest(self.url.encode())}"
+        self.folder = working_folder(self.url, "run", scratch)
         self._listener = listener
         self._published = self._read()
 
@@ -85,7 +79,8 @@ class Mirror:
         RunError
             The folder holds another run.
         """
-        published = self._published
+        # Again: another process may have gone on since, and have removed this very folder when it was done.
+        published = self._published = self._read()
         if published is None:
             self._listener.note(f"{self.url}: built in {self.folder}; each finished level is published from there")
             return
@@ -102,7 +97,7 @@ class Mirror:
                 shutil.rmtree(place, ignore_errors=True)
                 fetch_folder(objects.join(self.url, TREE_NAME, level_name(number)), place)
                 self._listener.note(f"level {number} fetched from {self.url}")
-        for name in _beside(published):
+        for name in (*_beside(published), MANIFEST_NAME):  # which says that the others are there
             content = objects.contents(objects.join(self.url, name))
             if content is not None:
                 (self.folder / name).parent.mkdir(exist_ok=True)
@@ -118,21 +113,38 @@ class Mirror:
         ObjectError
             The store does not take it.
         """
-        before = self._published
-        count = 0 if before is None else len(before.levels)
-        if before is not None and before.complete:
+        if self._published is not None and self._published.complete:
             return
-        place = objects.join(self.url, MANIFEST_NAME)
-        if before is None and not objects.create(place, (self.folder / MANIFEST_NAME).read_bytes()):
-            before = Manifest.read(self.url)
-            if changes := differences(before, manifest):
-                raise RunError(f"{self.url}: another run was begun there ({changes[0]}); choose another URL")
-        names = [level_name(number) for number in range(count + 1, len(manifest.levels) + 1)]
-        for name in names:
-            send_folder(self.folder / TREE_NAME / name, objects.join(self.url, TREE_NAME, name))
-        for name in _beside(manifest):
-            objects.write(objects.join(self.url, name), (self.folder / name).read_bytes())
-        self._published = manifest
+        place, content = objects.join(self.url, MANIFEST_NAME), (self.folder / MANIFEST_NAME).read_bytes()
+        if self._published is None:
+            # Without the levels, which are still to come: an earlier process may have been killed before it got here.
+            begun = replace(manifest, levels=(), complete=False, digest=None)
+            objects.create(place, json.dumps(begun.to_mapping(), indent=2).encode())
+        there = self._there(manifest)
+        if there is None or not _is_ahead(there, manifest):
+            count = 0 if there is None else len(there.levels)
+            for name in (level_name(number) for number in range(count + 1, len(manifest.levels) + 1)):
+                send_folder(self.folder / TREE_NAME / name, objects.join(self.url, TREE_NAME, name))
+            for name in _beside(manifest):
+                objects.write(objects.join(self.url, name), (self.folder / name).read_bytes())
+        while True:
+            found = objects.read_found(place)
+            there = self._there(manifest)
+            if there is not None and _is_ahead(there, manifest):
+                self._published = there
+                return
+            if objects.replace(place, content, found) is not None:
+                self._published = manifest
+                return
+
+    def _there(self, manifest: Manifest) -> Manifest | None:
+        """What another process may have published meanwhile of the same run."""
+        if not Manifest.exists(self.url):
+            return None
+        there = Manifest.read(self.url)
+        if changes := differences(there, manifest):
+            raise RunError(f"{self.url}: another run was begun there ({changes[0]}); choose another URL")
+        return there
 
     @property
     def idle(self) -> bool:
@@ -149,49 +161,10 @@ class Mirror:
 
 
 def _beside(manifest: Manifest) -> list[str]:
-    """What lies beside the levels of a run; run.json comes last."""
-    further = [snapshot_name(number) for number in range(1, len(manifest.stores))]
-    return [*_BESIDE, *further, MANIFEST_NAME]
+    """What lies beside the levels of a run and run.json."""
+    return [*_BESIDE, *(snapshot_name(number) for number in range(1, len(manifest.stores)))]
 
 
-def send_folder(folder: Path, url: str) -> None:
-    """Put all files of a folder below a URL, and make sure that they are there in their lengths."""
-    sizes = {path.relative_to(folder).as_posix(): path.stat().st_size for path in folder.rglob("*") if path.is_file()}
-
-    def send(name: str) -> None:
-        objects.write(objects.join(url, name), (folder / name).read_bytes())
-
-    _side_by_side(send, sizes)
-    there = {found.url.removeprefix(f"{url}/"): found.size for found in objects.listing(url)}
-    for name, size in sizes.items():
-        if there.get(name) != size:
-            raise ObjectError(
-                f"{objects.join(url, name)}: holds {there.get(name, 0):,} bytes instead of {size:,} after it was "
-                "written; give the same command again"
-            )
-    for name in there.keys() - sizes.keys():  # of a level that was built with chunks of another size
-        objects.delete(objects.join(url, name))
-
-
-def fetch_folder(url: str, folder: Path) -> None:
-    """Write all objects below a URL into a folder."""
-    sizes = {found.url.removeprefix(f"{url}/"): found.size for found in objects.listing(url)}
-    if not sizes:
-        raise ObjectError(f"{url}: holds nothing; the run there is damaged: restore it, or begin one elsewhere")
-
-    def fetch(name: str) -> None:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        write_file(folder / name, objects.read(objects.join(url, name)), durable=False)
-
-    _side_by_side(fetch, sizes)
-
-
-def _side_by_side(work: Callable[[str], None], sizes: dict[str, int]) -> None:
-    """Call a function with each name, so many at a time that they fit the bytes to be held."""
-    workers = max(1, min(_AT_ONCE, _BYTES // max(max(sizes.values(), default=1), 1)))
-    with ThreadPoolExecutor(workers, thread_name_prefix="streamcurate-objects") as pool:
-        try:
-            list(pool.map(work, sorted(sizes)))
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+def _is_ahead(there: Manifest, manifest: Manifest) -> bool:
+    """Whether another process of the same run got further, so that its manifest must not be replaced."""
+    return there.complete or len(there.levels) > len(manifest.levels)

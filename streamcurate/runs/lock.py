@@ -71,6 +71,16 @@ class RunLock:
         self._descriptor = descriptor
         _held.add(self)
 
+    @property
+    def in_place(self) -> bool:
+        """Whether it is held, and the file that is locked is the one that others find."""
+        if self._descriptor is None:
+            return False
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self.run / LOCK_NAME))
+        except FileNotFoundError:
+            return False
+
     def release(self) -> None:
         """Give the lock back. Once is enough; more does no harm."""
         descriptor = self._forget()

@@ -73,6 +73,7 @@ class StoredArray:
             -(-size // width) for size, width in zip(self.shape[1:], self.layout.file_shape[1:], strict=True)
         )
         self.files: ChunkFiles = ObjectFiles(path) if is_url(path) else LocalFiles(path, durable=durable)
+        self._timed = isinstance(self.files, LocalFiles)
         self._lock = threading.Lock()
         self._decoded: tuple[int, NDArray[Any]] | None = None
         self._plain = PlainReader(self) if self.layout.kind != "encoded" else None
@@ -246,11 +247,11 @@ class StoredArray:
         width = int(np.prod(self._column_files, dtype=np.int64))
         chunks = range(-(-self.rows // self.chunk_rows))
         states = iter(self.files.states([name for chunk in chunks for name in self._names(chunk)]))
-        return [_stamp(list(islice(states, width))) for _ in chunks]
+        return [_stamp(list(islice(states, width)), self._timed) for _ in chunks]
 
     def stamp(self, chunk: int) -> tuple[int, int]:
         """(bytes, change) of the files that hold one chunk of rows; (-1, -1) where absent."""
-        return _stamp([self.files.state(name) for name in self._names(chunk)])
+        return _stamp([self.files.state(name) for name in self._names(chunk)], self._timed)
 
     def stored_digest(self, chunk: int) -> str:
         """XXH3-128 of the bytes of the files that hold one chunk of rows, as they are stored.
@@ -342,15 +343,21 @@ class StoredArray:
     def _write_encoded(self, start: int, values: NDArray[Any]) -> None:
         stop = start + len(values)
         self.zarr[start:stop] = values
-        if self._durable and isinstance(self.files, LocalFiles):
+        if self._durable and self._timed:
             for chunk in range(start // self.chunk_rows, -(-stop // self.chunk_rows)):
                 for name in self._names(chunk):
                     sync_folder(file := self.files.place(name))  # fsync works on a file's descriptor just as well
                     sync_folder(os.path.dirname(file))
 
 
-def _stamp(states: list[State | None]) -> tuple[int, int]:
+def _stamp(states: list[State | None], timed: bool) -> tuple[int, int]:
     if any(state is None for state in states):
         return (-1, -1)
     there = [state for state in states if state is not None]
-    return (sum(state.size for state in there), max((state.changed for state in there), default=0))
+    changes = [state.changed for state in there]
+    # Of times the newest tells of a change; tags have no order, so that all of them count.
+    if timed or len(there) == 1:
+        changed = max(changes, default=0)
+    else:
+        changed = xxhash.xxh3_64_intdigest(repr(changes).encode()) >> 1
+    return (sum(state.size for state in there), changed)

@@ -16,8 +16,9 @@ from streamcurate.cli.main import main
 from streamcurate.clustering import assign as module
 from streamcurate.clustering import new_rows
 from streamcurate.clustering.unfinished import UnfinishedLabels
+from streamcurate.embeddings.partial import Partial
 from streamcurate.errors import DataError, InputError, RunError
-from streamcurate.runs import Checkpoints
+from streamcurate.runs import Checkpoints, RunLock
 from streamcurate.storage import create_group, list_arrays, open_array, open_group_attributes
 from streamcurate.streaming import Silent
 
@@ -231,6 +232,26 @@ def test_two_at_a_time(tree, tmp_path):
         tree.assign(rows(10, 0), tmp_path / "labels.zarr")
 
 
+@pytest.mark.parametrize("make", [UnfinishedLabels, Partial])
+def test_a_folder_that_its_last_writer_removes(tmp_path, monkeypatch, make):
+    """It is made again, whether it goes before the lock is taken or behind that."""
+    acquire, left = RunLock.acquire, [True, False]
+
+    def meanwhile(self):
+        early = left.pop() if left else None
+        if early:
+            self.run.rmdir()
+        acquire(self)
+        if early is False:
+            shutil.rmtree(self.run)
+
+    monkeypatch.setattr(RunLock, "acquire", meanwhile)
+    with make(tmp_path / "labels.zarr"):
+        assert not left
+        with pytest.raises(RunError, match="is being written by process"):
+            make(tmp_path / "labels.zarr").__enter__()
+
+
 @pytest.mark.parametrize("ids", [np.arange(70) * 3, np.array([f"row {number}" for number in range(70)], dtype=object)])
 def test_ids_stay_with_the_labels(tree, tmp_path, ids):
     place = store_of(tmp_path / "new.zarr", rows(70, 3), ids)
@@ -310,3 +331,50 @@ def test_labels_at_a_url(tree, tmp_path, object_store, monkeypatch):
     objects.write(object_store.url("other/letter.txt"), b"mine")
     with pytest.raises(InputError, match="other: already exists"):
         tree.assign(new, object_store.url("other"))
+
+
+def test_two_at_one_url(tree, tmp_path, object_store, monkeypatch):
+    """Neither replaces what the other puts there, whichever comes first."""
+    out, first, second = object_store.url("labels.zarr"), rows(70, 3), rows(70, 5)
+    send = UnfinishedLabels._send_claimed
+
+    def meanwhile(self, claim):
+        monkeypatch.setattr(UnfinishedLabels, "_send_claimed", send)
+        with pytest.raises(RunError, match=r"labels.zarr: is being written by process"):
+            tree.assign(second, out, scratch=tmp_path / "second")
+        send(self, claim)
+
+    monkeypatch.setattr(UnfinishedLabels, "_send_claimed", meanwhile)
+    found = tree.assign(first, out, scratch=tmp_path / "first")
+    np.testing.assert_array_equal(found.labels()[:], tree.assign(first, tmp_path / "labels.zarr").labels()[:])
+    assert {name.partition("/")[0] for name in object_store.objects()} == {"labels.zarr"}
+
+
+def test_labels_that_came_to_a_url_meanwhile(tree, tmp_path, object_store, monkeypatch):
+    out, first, second = object_store.url("labels.zarr"), rows(70, 3), rows(70, 5)
+    finish = UnfinishedLabels.finish
+
+    def meanwhile(self):
+        monkeypatch.setattr(UnfinishedLabels, "finish", finish)
+        tree.assign(second, out, scratch=tmp_path / "second")
+        finish(self)
+
+    monkeypatch.setattr(UnfinishedLabels, "finish", meanwhile)
+    with pytest.raises(InputError, match=r"labels.zarr: already exists"):
+        tree.assign(first, out, scratch=tmp_path / "first")
+    labels = open_array(f"{out}/level-1/labels").read(0, 70)
+    np.testing.assert_array_equal(labels, tree.assign(second, tmp_path / "labels.zarr").labels()[:])
+
+
+def test_killed_when_the_labels_had_come_to_a_url(tree, tmp_path, object_store, monkeypatch):
+    """The next sees that they are there, and removes what was left beside them."""
+    new, out = rows(70, 3), object_store.url("labels.zarr")
+    with monkeypatch.context() as patch:
+        patch.setattr("streamcurate.embeddings.claim.Claim.release", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(new, out, scratch=tmp_path / "scratch")
+    assert {name.partition("/")[0] for name in object_store.objects()} == {"labels.zarr", "labels.zarr.partial"}
+    with pytest.raises(InputError, match=r"labels.zarr: already exists"):
+        tree.assign(new, out, scratch=tmp_path / "scratch")
+    assert {name.partition("/")[0] for name in object_store.objects()} == {"labels.zarr"}
+    assert list((tmp_path / "scratch").iterdir()) == []

@@ -25,7 +25,6 @@ def temporary(tmp_path, monkeypatch) -> None:
     """Where working folders are made."""
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", os.fspath(tmp_path / "temporary"))
-    monkeypatch.setattr("tempfile.tempdir", None)
 
 
 def put(folder, url: str) -> None:

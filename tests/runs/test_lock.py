@@ -102,3 +102,16 @@ def test_unreadable_signature_is_no_obstacle(tmp_path, content):
 def test_directory_that_is_not_there(tmp_path):
     with pytest.raises(RunError, match=re.escape(f"{tmp_path / 'absent'}: cannot be written")):
         RunLock(tmp_path / "absent").acquire()
+
+
+def test_a_lock_on_a_file_that_was_removed(tmp_path):
+    """Held, it keeps nobody out: others lock the file that is there by now."""
+    lock, other = RunLock(tmp_path), RunLock(tmp_path)
+    assert not lock.in_place
+    with lock:
+        assert lock.in_place
+        (tmp_path / ".lock").unlink()
+        assert not lock.in_place
+        with other:
+            assert other.in_place
+            assert not lock.in_place

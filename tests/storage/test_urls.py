@@ -37,7 +37,7 @@ from streamcurate.storage import (
     update_group_attributes,
     with_rows,
 )
-from streamcurate.storage.urls import ObjectFiles
+from streamcurate.storage.urls import ObjectFiles, zarr_store
 
 pytest_plugins = ["object_store"]
 
@@ -195,6 +195,20 @@ def test_an_array_nobody_knows_of_yet(object_store):
     assert list_arrays(object_store.url()) == {"ids": ((6,), ids.dtype), "x": ((6, 2), np.dtype("float32"))}
     assert open_array(ids.path).read(0, 6).tolist() == list("abcdef")
     assert open_group_attributes(object_store.url()) == {"format": 1}
+
+
+def test_a_change_of_any_column_shows(object_store):
+    url = object_store.url("a")
+    array = zarr.create_array(
+        zarr_store(url, writable=True), shape=(4, 12), chunks=(4, 1), dtype="float32", compressors=None
+    )
+    array[:] = np.arange(48).reshape(4, 12)
+    for column in range(12):
+        stored = open_array(url)
+        before, one = stored.stamps(), stored.stamp(0)
+        array[:, column] = 100 + column
+        assert stored.stamps() != before
+        assert [stored.stamp(0)] == stored.stamps() != [one]
 
 
 def test_groups(object_store):
