@@ -157,15 +157,20 @@ def _is_labels(path: str) -> bool:
 
 
 def _is_unfinished_assign(path: str) -> bool:
-    from streamcurate.objects import contents, is_url, join
+    from streamcurate.objects import is_url
 
-    if is_url(path) or not path.rstrip("/").endswith(".partial"):
-        return False
+    return not is_url(path) and path.rstrip("/").endswith(".partial") and _job_of(path).get("kind") == "labels"
+
+
+def _job_of(path: str) -> dict[str, Any]:
+    """What unfinished work says it is; nothing where that cannot be read."""
+    from streamcurate.objects import contents, join
+
     try:
         job = json.loads(contents(join(path, "job.json")) or b"{}")
     except ValueError:
-        return False
-    return isinstance(job, dict) and job.get("kind") == "labels"
+        return {}
+    return job if isinstance(job, dict) else {}
 
 
 def _describe_labels(path: str) -> dict[str, Any]:
@@ -294,7 +299,11 @@ def _is_anything(path: str) -> bool:
 
     place = path.rstrip("/")
     if place.endswith(PARTIAL_SUFFIX) and any(objects.exists(objects.join(place, name)) for name in STATE_NAMES):
-        raise InputError(f"{path}: an unfinished ingest; give the same ingest command again, then inspect the store")
+        # Draws are written as stores by the same means.
+        command = "sample" if "selection" in (_job_of(path).get("identity") or {}) else "ingest"
+        raise InputError(
+            f"{path}: an unfinished {command}; give the same {command} command again, then inspect the store"
+        )
     if (Path(path) / LOCK_NAME).exists() and node_kind(path) is None:
         if (writer := writer_of(path)) is not None:
             raise InputError(

@@ -34,7 +34,11 @@ def join_embeddings(parts: Sequence[Embeddings]) -> Embeddings:
     """
     check_joinable(parts)
     source = JoinedRows(parts)
-    joined = Embeddings(source)
+    noted = {
+        "sources": [source for part in parts for source in part.attributes.get("sources") or []],
+        "rows_dropped": sum(part.attributes.get("rows_dropped") or 0 for part in parts),
+    }
+    joined = Embeddings(source, attributes=noted)
     if parts[0].ids is not None:
         joined.ids = JoinedIds(parts)  # type: ignore[assignment]  # what is asked of stored ids, it can
     return joined

@@ -24,6 +24,8 @@ from streamcurate.objects import exists, open_file
 SUFFIXES = (".npy", ".txt", ".csv", ".parquet", ".pq")
 _PIECE = 1 << 20
 _LINES = 1 << 16
+# Of strings in NumPy arrays, which take four bytes for each letter of the longest.
+_PIECE_BYTES = 8 << 20
 
 Kind = Literal["rows", "mask", "ids"]
 
@@ -82,8 +84,9 @@ def open_list(chosen: Any, has_ids: bool, name: str = "subset", option: str = "-
         raise InputError(f"{name}: holds objects other than strings; give row numbers, a mask, or ids as strings")
 
     def pieces() -> Iterator[Any]:
-        for start in range(0, len(values), _PIECE):
-            piece = values[start : start + _PIECE]
+        step = _step(kind, values.dtype)
+        for start in range(0, len(values), step):
+            piece = values[start : start + step]
             yield _texts(piece.astype(object)) if kind == "ids" else piece
 
     return RowList(name, kind, len(values), pieces)
@@ -124,6 +127,11 @@ def _kind_of(dtype: np.dtype[Any], shape: tuple[int, ...], has_ids: bool, name: 
     return "ids"
 
 
+def _step(kind: Kind, dtype: np.dtype[Any]) -> int:
+    """Entries of one piece: ids are Python strings for a moment."""
+    return _PIECE if kind != "ids" else max(1, min(_LINES, _PIECE_BYTES // max(dtype.itemsize, 1)))
+
+
 # -- .npy --------------------------------------------------------------------------------------------------------------
 
 
@@ -136,23 +144,29 @@ def _from_npy(path: str, has_ids: bool) -> RowList:
             )
             shape, _, dtype = read_header(file)
             offset = file.tell()
+            size = file.seek(0, os.SEEK_END)
     except (ValueError, OSError) as error:
         raise InputError(f"{path}: not a readable .npy file ({error}); save the row numbers with numpy.save") from error
     if dtype.hasobject:
         raise InputError(f"{path}: holds Python objects, which are never read; save the ids as fixed-length strings")
     kind = _kind_of(dtype, shape, has_ids, path)
     length = int(shape[0])
+    if size != offset + length * dtype.itemsize:
+        found = "truncated" if size < offset + length * dtype.itemsize else "too long"
+        raise InputError(
+            f"{path}: {found}: {length:,} entries are announced, {size - offset:,} bytes are there and not "
+            f"{length * dtype.itemsize:,}; save again"
+        )
 
     def pieces() -> Iterator[Any]:
+        step = _step(kind, dtype)
         with open_file(path) as file:
             file.seek(offset)
-            for start in range(0, length, _PIECE):
-                count = min(_PIECE, length - start)
+            for start in range(0, length, step):
+                count = min(step, length - start)
                 data = file.read(count * dtype.itemsize)
                 if len(data) < count * dtype.itemsize:
-                    raise InputError(
-                        f"{path}: truncated: {length:,} entries are announced, fewer are there; save again"
-                    )
+                    raise InputError(f"{path}: was cut short while it was read; save again")
                 values = np.frombuffer(data, dtype) if dtype.itemsize else np.zeros(count, dtype)
                 yield _texts(values.astype(object)) if kind == "ids" else values
 
@@ -194,7 +208,8 @@ def _listed(entries: list[str], first: int, path: str, has_ids: bool) -> Any:
     numbers = np.empty(len(entries), dtype=np.int64)
     for index, entry in enumerate(entries):
         try:
-            numbers[index] = int(entry)
+            # Python also takes 1_0 for a number.
+            numbers[index] = int("" if "_" in entry else entry)
         except (ValueError, OverflowError):
             raise DataError(
                 f"{path}: line {first + index} is {entry!r}, no row number; the store has no ids, so rows are named by "
@@ -215,6 +230,8 @@ def _texts(values: NDArray[Any]) -> Any:
 def _column(names: list[str], path: str) -> str:
     """Which column names the rows: ``row``, else ``id``, else the only one."""
     for name in ("row", "id"):
+        if names.count(name) > 1:
+            raise InputError(f"{path}: {names.count(name)} columns have the name {name!r}; leave one of them")
         if name in names:
             return name
     if len(names) == 1:

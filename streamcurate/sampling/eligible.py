@@ -8,7 +8,6 @@ store is held or read beyond what the list names, and a list longer than the mem
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from streamcurate.embeddings.subset import OrderedRows
 from streamcurate.errors import InputError, StoreError
 from streamcurate.sampling.draw import Included
 from streamcurate.sampling.hierarchy import Hierarchy, RowArray, SampledTree
+from streamcurate.sampling.scratch import scratch_folder
 from streamcurate.storage import SequentialWriter, create_array
 from streamcurate.streaming.progress import ProgressListener
 from streamcurate.streaming.shuffle import SortedRecords
@@ -108,11 +108,7 @@ def eligible_rows(
     InputError
         No list of rows, an unknown row or id, or none that is in the tree.
     """
-    try:
-        folder = tempfile.TemporaryDirectory(prefix="streamcurate-eligible-", dir=scratch)
-    except OSError as error:
-        raise InputError(f"{scratch}: no folder for scratch can be made ({error.strerror}); choose another") from error
-    with folder as place:
+    with scratch_folder("eligible", scratch) as place:
         yield _members(chosen, tree, hierarchy, included, memory // 2, Path(place), listener)
 
 

@@ -11,7 +11,7 @@ from streamcurate.errors import ConfigError, InputError
 from streamcurate.objects import is_url
 from streamcurate.sampling import formats, store
 from streamcurate.sampling.hierarchy import SampledTree
-from streamcurate.sampling.joined import JOINED_BYTES, JOINED_ROW_BYTES
+from streamcurate.sampling.keyed import JOINED_BYTES, JOINED_ROW_BYTES
 from streamcurate.sampling.lines import check_names
 from streamcurate.sampling.metadata import open_metadata
 from streamcurate.sampling.output import Options
@@ -147,7 +147,11 @@ def _check_options(tree: SampledTree, path: str | os.PathLike[str], suffix: str,
         )
     if metadata is None:
         return
-    metadata.check_rows(tree.levels[0].stored_labels.rows)
+    if metadata.key is None:
+        # What the store says of its making; nothing where it is gone, or was not ingested.
+        noted = getattr(tree.embeddings(), "attributes", {})
+        metadata.check_rows(tree.levels[0].stored_labels.rows, noted.get("rows_dropped") or 0)
+        metadata.check_order([source["path"] for source in noted.get("sources") or []])
     if suffix in (".parquet", ".csv"):
         check_names(metadata, len(tree.levels))
         if suffix == ".csv":

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.errors import DataError
-from streamcurate.sampling.lines import names, tables
+from streamcurate.sampling.lines import batches, names, tables
 from streamcurate.sampling.output import Options, placed_file
 from streamcurate.sampling.selection import BATCH, Selection
 
@@ -158,9 +158,9 @@ def _watched(pieces: Iterator[Any], path: Any, selection: Selection, options: Op
     """The pieces, each reported once the next is asked for."""
     count = len(selection.unique_rows)
     options.listener.started(f"write {Path(path).name}", count)
-    for start, piece in zip(range(0, max(count, 1), BATCH), pieces, strict=True):
+    for (start, stop), piece in zip(batches(selection, options.metadata), pieces, strict=True):
         yield piece
-        options.listener.advanced(min(BATCH, count - start), 0)
+        options.listener.advanced(stop - start, 0)
     options.listener.finished()
 
 

@@ -78,7 +78,7 @@ def _read_file(path: str) -> tuple[Int64, Int64]:
         try:
             with open_file(path) as file:
                 values = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError, OSError) as error:
+        except (ValueError, EOFError, OSError, MemoryError) as error:  # a header may claim any length
             raise InputError(f"{path}: not a readable .npy file ({error}); draw it again") from error
         return _one_each(values, path)
     if suffix == ".parquet":

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.errors import InputError
-from streamcurate.sampling.joined import JoinedColumns
+from streamcurate.sampling.keyed import JoinedColumns
 from streamcurate.sampling.metadata import AlignedColumns, Columns, Metadata
 from streamcurate.sampling.selection import BATCH, Selection
 
@@ -52,7 +52,7 @@ def tables(selection: Selection, metadata: Metadata | None, scratch: Any = None)
 
     take = selection.id_reader()
     with metadata_columns(selection, metadata, scratch) as columns:
-        for start, stop in batches(selection):
+        for start, stop in batches(selection, metadata):
             rows = selection.unique_rows[start:stop]
             labels, distances = selection.lookup(start, stop)
             table = {"row": pa.array(rows)}
@@ -83,7 +83,7 @@ def names(
 
     take = None if metadata is not None and metadata.key is None else selection.id_reader()
     with metadata_columns(selection, metadata, scratch) as columns:
-        for start, stop in batches(selection):
+        for start, stop in batches(selection, metadata):
             rows = selection.unique_rows[start:stop]
             if columns is not None:
                 table, files = columns.take(start, stop)
@@ -92,11 +92,12 @@ def names(
                 yield start, pa.array(rows) if take is None else id_column(take(rows)), None
 
 
-def batches(selection: Selection) -> Iterator[tuple[int, int]]:
-    """Ranges of distinct rows; one empty range where there are none."""
+def batches(selection: Selection, metadata: Metadata | None = None) -> Iterator[tuple[int, int]]:
+    """Ranges of distinct rows, shorter beside wide metadata; one empty range where there are none."""
     count = len(selection.unique_rows)
-    for start in range(0, max(count, 1), BATCH):
-        yield start, min(start + BATCH, count)
+    step = BATCH if metadata is None else metadata.rows_at_once(BATCH)
+    for start in range(0, max(count, 1), step):
+        yield start, min(start + step, count)
 
 
 @contextmanager

@@ -7,8 +7,10 @@ the values found are put into the order of the draw through files, a bucket of l
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,12 +18,14 @@ from numpy.typing import NDArray
 
 from streamcurate.embeddings.sources import expand
 from streamcurate.errors import DataError, InputError
-from streamcurate.objects import base_name, is_url, match
+from streamcurate.objects import base_name, is_url
 
 Int64 = NDArray[np.int64]
 
 # Values decoded together: captions and addresses, a kilobyte each, are 4 MB.
 _BATCH = 1 << 12
+# Most of the values held together where they are images.
+_HELD_BYTES = 32 << 20
 # Keys decoded together.
 _KEYS = 1 << 16
 
@@ -40,12 +44,15 @@ class Metadata:
         Of the columns chosen, in the order chosen.
     key : str or None
         The column that holds the ids; None where rows are told by their position.
+    row_bytes : int
+        Of the columns chosen, a row of the widest row group, as the footers tell.
     """
 
     files: tuple[str, ...]
     starts: Int64
     schema: Any
     key: str | None
+    row_bytes: int
 
     @property
     def rows(self) -> int:
@@ -62,8 +69,19 @@ class Metadata:
         """Names of the columns chosen."""
         return list(self.schema.names)
 
-    def check_rows(self, rows: int) -> None:
+    def rows_at_once(self, most: int) -> int:
+        """How many rows to hold together, ``most`` where they are narrow."""
+        return max(1, min(most, _HELD_BYTES // max(self.row_bytes, 1)))
+
+    def check_rows(self, rows: int, dropped: int = 0) -> None:
         """Refuse files that are not as long as the store, where position tells the rows.
+
+        Parameters
+        ----------
+        rows : int
+            Of the store.
+        dropped : int
+            Bad rows left out when it was made.
 
         Raises
         ------
@@ -71,10 +89,40 @@ class Metadata:
             Naming both numbers.
         """
         if self.key is None and self.rows != rows:
+            fix = "name all files that were ingested, or name"
+            if dropped:
+                fix = f"{dropped:,} bad rows were dropped when it was ingested, so position does not tell; name"
             raise InputError(
-                f"{self.name}: the metadata has {self.rows:,} rows, and the tree is of {rows:,}; name all files that "
-                "were ingested, or name the column that holds the ids (--metadata-key)"
+                f"{self.name}: the metadata has {self.rows:,} rows, and the tree is of {rows:,}; {fix} the column that "
+                "holds the ids (--metadata-key)"
             )
+
+    def check_order(self, sources: Sequence[str]) -> None:
+        """Refuse files in another order than that in which they were ingested, where position tells the rows.
+
+        Parameters
+        ----------
+        sources : sequence of str
+            Absolute paths, or URLs, of what was ingested, in its order; others than these files may be among them.
+
+        Raises
+        ------
+        InputError
+            Naming the first two that are the wrong way round.
+        """
+        if self.key is not None:
+            return
+        # Of what was ingested twice, into two stores of an extended tree, the place is not clear.
+        count = Counter(sources)
+        place = {source: number for number, source in enumerate(sources) if count[source] == 1}
+        known = [file for file in self.files if _absolute(file) in place]
+        for first, second in pairwise(known):
+            if place[_absolute(first)] > place[_absolute(second)]:
+                raise InputError(
+                    f"{second}: its rows come before those of {first} in the store, and the metadata has them the "
+                    "other way round; name the files in the order in which they were ingested, or name the column "
+                    "that holds the ids (--metadata-key)"
+                )
 
     def files_of(self, rows: Int64) -> Int64:
         """The number of the file that each row lies in."""
@@ -117,11 +165,13 @@ def open_metadata(files: Any, *, columns: Sequence[str] | str | None = None, key
     wanted = [name.strip() for name in columns.split(",")] if isinstance(columns, str) else columns
     if wanted is not None and (not wanted or len(set(wanted)) != len(wanted) or "" in wanted):
         raise InputError(f"columns {', '.join(wanted)!r}: name each column once, with commas between")
-    paths = [path for each in (files if isinstance(files, (list, tuple)) else [files]) for path in _paths(each)]
-    counts, schema = [], None
+    given = files if isinstance(files, (list, tuple)) else [files]
+    paths = [path for each in given for path in expand(os.fspath(each))]
+    counts, schema, row_bytes = [], None, 0
     for path in paths:
         with open_file(path) as file:
             found, count = file.schema_arrow, int(file.metadata.num_rows)
+            row_bytes = max(row_bytes, _row_bytes(file, found.names if wanted is None else wanted))
         counts.append(count)
         for name in [*(found.names if wanted is None else wanted), *([key] if key else [])]:
             if found.names.count(name) != 1:
@@ -138,16 +188,23 @@ def open_metadata(files: Any, *, columns: Sequence[str] | str | None = None, key
     assert schema is not None  # there is at least one path
     # One file may promise what the next does not: no nulls, or notes of its own on the fields.
     schema = pa.schema([pa.field(field.name, field.type) for field in schema])
-    return Metadata(tuple(paths), np.append(0, np.cumsum(counts, dtype=np.int64)), schema, key)
+    return Metadata(tuple(paths), np.append(0, np.cumsum(counts, dtype=np.int64)), schema, key, row_bytes)
 
 
-def _paths(pattern: str | os.PathLike[str]) -> list[str]:
-    place = os.fspath(pattern)
-    if not is_url(place):
-        return expand(place)
-    if not (found := match(place)):
-        raise InputError(f"{place}: no object matches this pattern")
-    return found
+def _row_bytes(file: Any, columns: Sequence[str]) -> int:
+    """Bytes of a row of some columns, decompressed, in the row group where they are widest."""
+    prefixes = tuple(f"{name}." for name in columns)
+    numbers = [number for number, leaf in enumerate(file.schema) if f"{leaf.path}.".startswith(prefixes)]
+    widest = 0
+    for index in range(file.num_row_groups):
+        group = file.metadata.row_group(index)
+        size = sum(group.column(number).total_uncompressed_size for number in numbers)
+        widest = max(widest, -(-size // max(group.num_rows, 1)))
+    return widest
+
+
+def _absolute(path: str) -> str:
+    return path if is_url(path) else os.path.abspath(path)
 
 
 def _difference(first: Any, other: Any) -> str:
@@ -228,7 +285,9 @@ class RowReader:
         group = int(np.searchsorted(self._group_starts, row, side="right")) - 1
         if group != self._group:
             self._group, self._end = group, int(self._group_starts[group])
-            self._batches = self._file.iter_batches(_BATCH, row_groups=[group], columns=self._metadata.columns)
+            self._batches = self._file.iter_batches(
+                self._metadata.rows_at_once(_BATCH), row_groups=[group], columns=self._metadata.columns
+            )
         while self._end <= row:
             # In the order asked for, whatever the file's.
             batch = next(self._batches, None)
@@ -274,7 +333,7 @@ def _keys(metadata: Metadata) -> Iterator[Any]:
             ids_dtype(type_, f"{path}: column {metadata.key!r}")  # strings or integers, or an error
             try:
                 for batch in file.iter_batches(_KEYS, columns=[metadata.key]):
-                    yield _as_text(batch.column(0))
+                    yield _as_text(batch.column(metadata.key))
             except (pa.ArrowInvalid, pa.ArrowIOError) as error:
                 raise DataError(f"{path}: damaged ({error}); copy or write it again") from error
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from streamcurate.embeddings.job import FORMAT
 from streamcurate.embeddings.partial import Partial
+from streamcurate.embeddings.sources import open_sources
 from streamcurate.embeddings.store import PARTIAL_SUFFIX, as_embeddings
 from streamcurate.embeddings.unfinished import Progress
 from streamcurate.embeddings.writer import StoreWriter, default_chunk_rows
@@ -57,6 +58,8 @@ def write_store(selection: Selection, path: str | os.PathLike[str], options: Opt
         "identity": {
             "selection": _digest(selection),
             "store": [source.name, source.fingerprint],
+            # The tree knows its own store; any other might be changed between a kill and the same call.
+            "given": None if options.embeddings is None else _states(source),
             "tree": getattr(selection.tree, "digest", None),
         },
         "chunk_rows": chunk_rows,
@@ -130,6 +133,10 @@ def _source(selection: Selection, given: Any) -> Any:
             "embeddings it was built from"
         )
     return source
+
+
+def _states(source: Any) -> list[Any]:
+    return [list(stamp) for reader in open_sources(source) for stamp in reader.stamps()]
 
 
 def _digest(selection: Selection) -> str:

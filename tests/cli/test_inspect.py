@@ -198,13 +198,15 @@ def test_labels_that_are_not_whole(capsys, path, levels, message):
         ("x.npy", "ingest it: streamcurate ingest x.npy x.zarr"),
         ("broken", "broken/run.json: is no JSON"),
         ("a.zarr.partial", "a.zarr.partial: an unfinished ingest"),
+        ("drawn.zarr.partial", "drawn.zarr.partial: an unfinished sample; give the same sample command again"),
     ],
 )
 def test_what_is_neither(capsys, name, message):
-    for folder in ("folder", "broken", "a.zarr.partial"):
+    for folder in ("folder", "broken", "a.zarr.partial", "drawn.zarr.partial"):
         Path(folder).mkdir()
     Path("broken/run.json").write_text("{")
     Path("a.zarr.partial/job.json").write_text("{}")
+    Path("drawn.zarr.partial/job.json").write_text('{"identity": {"selection": "0"}}')
     np.save("x.npy", values())
     for arguments in ([name], [name, "--json"]):
         assert main(["inspect", *arguments]) == 2

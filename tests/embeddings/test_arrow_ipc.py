@@ -380,3 +380,17 @@ def test_memory_beside_blocks(tmp_path):
 def test_matrix_of_a_tensor_column():
     values = values_of(7, 3)
     np.testing.assert_array_equal(arrow.matrix(lists(values, "tensor").slice(2), 3, "x", 2), values[2:])
+
+
+@pytest.mark.parametrize("codec", [None, "zstd"])
+def test_long_ids_make_short_blocks(tmp_path, codec):
+    ids = [f"{row:04}" * 3000 for row in range(2500)]
+    table = pa.table({"vector": [[float(row)] for row in range(2500)], "id": ids})
+    options = pa.ipc.IpcWriteOptions(compression=codec)
+    with pa.ipc.new_file(tmp_path / "x.arrow", table.schema, options=options) as writer:
+        writer.write_table(table)
+    held = []
+    for values, texts in IpcReader(str(tmp_path / "x.arrow"), None, "id").blocks(0):
+        assert len(values) * 12_000 < base.BLOCK_BYTES * 1.1
+        held += zip(values[:, 0].tolist(), texts.tolist(), strict=True)
+    assert held == list(zip(range(2500), ids, strict=True))

@@ -82,6 +82,10 @@ def test_round_trip(tmp_path_factory, ids, kind, batch, pieces, data):
         ("ids.txt", b"a\nb\nc\nd\n", "holds 4 ids"),
         ("ids.csv", b"h\na\nb\nc\nd\n", "holds 5 ids"),
         ("ids.csv", b"a,b\nc,d\ne,f\n", "not a CSV file of a single column"),
+        # As many lines as rows, and a header among them.
+        ("ids.csv", b"id\na\n\nc\n", "1 of its lines are empty"),
+        ("ids.csv", b"a\nb\nc\n\n\n", "2 of its lines are empty"),
+        ("ids.csv", b"11\n12\n13\n14\n", "holds 4 ids, of which the first, 11, is no name of a column, for 3 rows"),
         ("ids.json", b"[]", r"files of ids are \.txt, \.npy, \.parquet, \.csv, not \.json"),
         ("ids.npy", b"x", "not an NPY file"),
         ("absent.txt", None, "no such file of ids"),
@@ -108,6 +112,31 @@ def test_other_arrays_and_columns(tmp_path):
     (tmp_path / "x.txt").write_text("a\n")
     with pytest.raises(InputError, match=r"has no columns, only Parquet has; leave out ':c'"):
         open_ids(str(tmp_path / "x.txt"), 1, "c")
+
+
+def test_empty_ids_and_headers_of_pandas_in_csv(tmp_path):
+    for text, expected in (('id\na\n""\nc\n', ["a", "", "c"]), ("0\n11\n12\n13\n", ["11", "12", "13"])):
+        (tmp_path / "x.csv").write_text(text)
+        assert read(open_ids(str(tmp_path / "x.csv"), 3), 0, 3) == expected
+
+
+def test_bfloat16_is_no_integer(tmp_path):
+    with open(tmp_path / "x.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<V2", "fortran_order": False, "shape": (3,)})
+        file.write(b"\x80\x3f" * 3)
+    with pytest.raises(InputError, match=r"shape \(3,\) of bfloat16; ids are strings or integers"):
+        open_ids(str(tmp_path / "x.npy"), 3)
+
+
+def test_a_damaged_column_is_said_to_be(tmp_path):
+    path = tmp_path / "x.parquet"
+    table = pa.table({"id": [f"name-{row:08d}" for row in range(4000)]})
+    pq.write_table(table, path, use_dictionary=False, write_page_checksum=True)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 3] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"x\.parquet: damaged"):
+        read(open_ids(str(path), 4000), 0, 4000)
 
 
 def test_ids_that_cannot_be_used(tmp_path):

@@ -254,6 +254,17 @@ def test_large_pages_are_told_to_the_memory_check(tmp_path, monkeypatch, compres
     assert np.concatenate([block for block, _ in large.blocks(0)]).tobytes() == values.tobytes()
 
 
+def test_long_ids_make_short_blocks(tmp_path):
+    ids = [f"{row:04}" * 3000 for row in range(2500)]
+    table = pa.table({"vector": [[float(row)] for row in range(2500)], "id": ids})
+    pq.write_table(table, tmp_path / "x.parquet", use_dictionary=False)
+    held = []
+    for values, texts in ParquetReader(str(tmp_path / "x.parquet"), None, "id").blocks(0):
+        assert len(values) * 12_000 < base.BLOCK_BYTES // 4
+        held += zip(values[:, 0].tolist(), texts.tolist(), strict=True)
+    assert held == list(zip(range(2500), ids, strict=True))
+
+
 def test_blocks_stay_small_inside_a_large_row_group(tmp_path, monkeypatch):
     monkeypatch.setattr(base, "BLOCK_BYTES", 8 * 8 * 4 * 10)
     path = tmp_path / "x.parquet"

@@ -120,6 +120,8 @@ def test_lines_are_row_numbers_where_there_are_no_ids(tmp_path):
         ("x.txt", b"1\n\n2\n", True, "line 2 is empty"),
         ("x.txt", b"1\nb\n", False, "line 2 is 'b', no row number; the store has no ids"),
         ("x.txt", b"1\n99999999999999999999\n", False, "line 2 is '9+', no row number"),
+        ("x.txt", b"1_0\n", False, "line 1 is '1_0', no row number"),
+        ("x.csv", b"row,row\n1,2\n", True, "2 columns have the name 'row'"),
         ("x.txt", b"a\n\xff\n", True, "line 2 is not UTF-8"),
         ("x.csv", b"name,other\na,b\n", True, "which column names the rows is not clear.*'name', 'other'"),
         ("x.csv", b"", True, "which column names the rows is not clear"),
@@ -135,6 +137,33 @@ def test_files_that_are_no_list(tmp_path, name, content, has_ids, said):
     (tmp_path / name).write_bytes(content)
     with pytest.raises((InputError, DataError), match=said):
         entries(open_list(tmp_path / name, has_ids))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "data", "said"),
+    [
+        ("<i8", bytes(8), "truncated: 2 entries are announced, 8 bytes are there and not 16"),
+        ("<i8", bytes(24), "too long: 2 entries"),
+        # Nothing so long is asked for.
+        ("<U500000000", b"abc", "truncated: 2 entries are announced, 3 bytes are there and not 4,000,000,000"),
+    ],
+)
+def test_arrays_of_another_length_than_they_say(tmp_path, dtype, data, said):
+    with open(tmp_path / "x.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": (2,)})
+        file.write(data)
+    with pytest.raises(InputError, match=said):
+        open_list(tmp_path / "x.npy", has_ids=True)
+
+
+def test_long_ids_come_in_small_pieces(tmp_path, monkeypatch):
+    monkeypatch.setattr(rowlist, "_PIECE_BYTES", 8000)
+    values = np.array([str(number).rjust(1000) for number in range(7)])
+    np.save(tmp_path / "x.npy", values)
+    for chosen in (tmp_path / "x.npy", values):
+        found = open_list(chosen, has_ids=True)
+        assert [len(piece) for piece in found.pieces()] == [2, 2, 2, 1]
+        assert entries(found) == values.tolist()
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamcurate.embeddings.fingerprint import FingerprintBuilder
-from streamcurate.embeddings.store import open_embeddings
+from streamcurate.embeddings.store import Embeddings, open_embeddings
 from streamcurate.errors import ConfigError, DataError, DiskFullError, InputError, StoreError
 from streamcurate.sampling import check_destination, formats, lines, sample, selection, store
 from streamcurate.storage import list_arrays, open_array
@@ -70,6 +70,26 @@ def test_a_curated_store_holds_the_distinct_rows(random_tree, ids, tmp_path):
         "eligible": None,
     }
     assert [path.name for path in tmp_path.iterdir()] == ["curated.zarr"]
+
+
+def test_other_embeddings_are_never_mixed_with_what_is_there(random_tree, tmp_path, monkeypatch):
+    monkeypatch.setattr(store, "default_chunk_rows", lambda dims, dtype: 8)
+    picked = pick(random_tree)
+    given, taken = np.ones((ROWS, 3), dtype=np.float32), []
+    take = Embeddings.take
+
+    def stopped(self, rows):
+        taken.append(rows)
+        if len(taken) == 4:
+            raise KeyboardInterrupt
+        return take(self, rows)
+
+    monkeypatch.setattr(Embeddings, "take", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        picked.to_zarr(tmp_path / "curated.zarr", embeddings=given)
+    assert (tmp_path / "curated.zarr.partial").exists()
+    picked.to_zarr(tmp_path / "curated.zarr", embeddings=given + 1)
+    assert (np.asarray(open_embeddings(tmp_path / "curated.zarr")) == 2).all()
 
 
 def test_a_store_that_exists_is_refused(random_tree, tmp_path):

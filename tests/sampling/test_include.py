@@ -91,6 +91,13 @@ def test_damaged_files_are_refused(tree, tmp_path, suffix):
             read(tmp_path / f"a{suffix}", tree)
 
 
+def test_headers_may_claim_any_length(tree, tmp_path):
+    with open(tmp_path / "a.npy", "wb") as file:
+        np.lib.format.write_array_header_1_0(file, {"descr": "<i8", "fortran_order": False, "shape": (10**13,)})
+    with pytest.raises(InputError, match=r"a\.npy: not a readable \.npy file .*; draw it again"):
+        read(tmp_path / "a.npy", tree)
+
+
 def test_pickled_arrays_are_never_loaded(tree, tmp_path):
     np.save(tmp_path / "a.npy", np.array([{"row": 1}], dtype=object), allow_pickle=True)
     with pytest.raises(InputError, match=r"a\.npy: not a readable \.npy file"):

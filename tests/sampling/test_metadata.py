@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from streamcurate.errors import ConfigError, DataError, InputError, MemoryLimitError
-from streamcurate.sampling import export, formats, joined, lines, metadata, sample, selection
+from streamcurate.sampling import export, formats, keyed, lines, metadata, sample, selection
 
 ROWS = 60
 IDS = np.array([f"key-{row * 7 % ROWS:03}" for row in range(ROWS)], dtype=np.dtypes.StringDType())
@@ -79,7 +79,7 @@ def small_batches():
             (selection, "BATCH", 5),
             (metadata, "_BATCH", 3),
             (metadata, "_KEYS", 6),
-            (joined, "_SMALLEST_PIECE", 5),
+            (keyed, "_SMALLEST_PIECE", 5),
             (joined, "_LARGEST_PIECE", 20),
             (joined, "_STEP_ROWS", 3),
             (joined, "BUCKET_LINES", 4),
@@ -218,6 +218,55 @@ def test_files_of_another_length_are_refused_with_both_numbers(picked, tmp_path)
         picked.save(tmp_path / "a.parquet", metadata=pattern)
 
 
+@pytest.mark.parametrize("key", [None, "key"])
+def test_few_rows_of_images_are_held_together(picked, tmp_path, monkeypatch, key):
+    monkeypatch.setattr(metadata, "_HELD_BYTES", 14_000)
+    images = [bytes([row]) * 3000 for row in range(ROWS)]
+    table = pa.table({"key": IDS.tolist(), "jpg": images})
+    pattern = write_parts(tmp_path / "meta", table, [20], group=10)
+    held = []
+    for columns in (metadata.AlignedColumns, joined.JoinedColumns):
+        take = columns.take
+
+        def taken(self, start, stop, take=take):
+            held.append(stop - start)
+            return take(self, start, stop)
+
+        monkeypatch.setattr(columns, "take", taken)
+    # Statistics of such values count too, so that 3 is the most.
+    for names, most in (("key", {5}), ("key,jpg", {1, 2, 3})):
+        picked.save(tmp_path / "a.parquet", metadata=pattern, metadata_key=key, columns=names)
+        assert max(held) in most
+        held.clear()
+    found = pq.read_table(tmp_path / "a.parquet")
+    assert found["jpg"].to_pylist() == oracle(table, picked)["jpg"].to_pylist()
+    assert found["row"].to_pylist() == picked.unique_rows.tolist()
+
+
+def test_rows_dropped_by_ingest_are_told(picked, tmp_path):
+    picked.tree.store.attributes = {"rows_dropped": 2}
+    pattern = write_parts(tmp_path / "meta", pa.table({"url": list(map(str, range(62)))}), [20])
+    with pytest.raises(InputError, match=r"has 62 rows, and the tree is of 60; 2 bad rows were dropped"):
+        picked.save(tmp_path / "a.parquet", metadata=pattern)
+
+
+def test_files_in_another_order_than_they_were_ingested_are_refused(picked, tmp_path):
+    table = pa.table({"key": IDS.tolist()})
+    pattern = write_parts(tmp_path / "meta", table, [20, 30])
+    files = [str(tmp_path / "meta" / f"part-{number}.parquet") for number in (2, 0, 1)]
+    given = [tmp_path / "text.npy", files[0], files[1], tmp_path / "more.npy", files[2]]
+    picked.tree.store.attributes = {"sources": [{"path": str(path)} for path in given]}
+    with pytest.raises(InputError, match=r"part-2\.parquet: its rows come before those of .*part-1\.parquet"):
+        picked.save(tmp_path / "a.parquet", metadata=pattern)
+    picked.save(tmp_path / "a.parquet", metadata=pattern, metadata_key="key")
+    picked.save(tmp_path / "a.parquet", metadata=files)
+    expected = pa.concat_tables([table.slice(30), table.slice(0, 20), table.slice(20, 10)])
+    assert pq.read_table(tmp_path / "a.parquet")["key"].to_pylist() == oracle(expected, picked)["key"].to_pylist()
+    # Ingested into two stores of the tree, so that nothing can be said.
+    picked.tree.store.attributes["sources"].append({"path": files[0]})
+    picked.save(tmp_path / "a.parquet", metadata=pattern)
+
+
 def test_columns_called_as_our_own_are_refused(picked, tmp_path):
     table = pa.table({"id": IDS.tolist(), "copies": np.arange(ROWS), "url": IDS.tolist()})
     pattern = write_parts(tmp_path / "meta", table, [])
@@ -283,6 +332,12 @@ def test_a_join_that_does_not_fit_is_refused_with_the_numbers(make_tree, tmp_pat
         MemoryLimitError, match=r"b\.parquet: joining 1,000,000 rows by 'key' needs 382 MiB .* by position"
     ):
         large.save(tmp_path / "b.parquet", **options)
+
+
+def test_scratch_that_does_not_exist(picked, pattern, tmp_path):
+    with pytest.raises(InputError, match=r"absent: no folder for scratch can be made .*; choose another"):
+        picked.save(tmp_path / "a.parquet", metadata=pattern, metadata_key="key", scratch=tmp_path / "absent")
+    assert not (tmp_path / "a.parquet").exists()
 
 
 def test_a_store_without_ids_cannot_be_joined_by_key(make_tree, tmp_path):

@@ -12,7 +12,7 @@ from streamcurate import objects
 from streamcurate.embeddings.sources.base import INTEGER, TEXT, Stamp, is_file, open_binary
 from streamcurate.embeddings.sources.npy import read_header
 from streamcurate.embeddings.sources.places import suffix_of
-from streamcurate.embeddings.sources.raw import fill
+from streamcurate.embeddings.sources.raw import Header, fill
 from streamcurate.errors import DataError, InputError
 
 SUFFIXES = (".txt", ".npy", ".parquet", ".csv")
@@ -116,7 +116,7 @@ def plain(values: NDArray[Any], where: str) -> NDArray[Any]:
     return values.astype(INTEGER if values.dtype.kind in "iu" else TEXT)
 
 
-def check_ids_array(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) -> np.dtype[Any]:
+def check_ids_array(header: Header, where: str) -> np.dtype[Any]:
     """``TEXT`` or ``INTEGER`` for an array of ids.
 
     Raises
@@ -124,9 +124,10 @@ def check_ids_array(shape: tuple[int, ...], dtype: np.dtype[Any], where: str) ->
     InputError
         Neither strings nor integers, or not one-dimensional.
     """
-    if len(shape) != 1 or dtype.kind not in "USiu":
-        raise InputError(f"{where}: shape {shape} of {dtype}; ids are strings or integers in one dimension")
-    return INTEGER if dtype.kind in "iu" else TEXT
+    if len(header.shape) != 1 or header.bfloat16 or header.dtype.kind not in "USiu":
+        dtype = "bfloat16" if header.bfloat16 else header.dtype
+        raise InputError(f"{where}: shape {header.shape} of {dtype}; ids are strings or integers in one dimension")
+    return INTEGER if header.dtype.kind in "iu" else TEXT
 
 
 def batch_rows(itemsize: int) -> int:
@@ -173,7 +174,7 @@ class _NpyIds:
     def __init__(self, path: str) -> None:
         self.path = path
         self._header = read_header(path)
-        self.dtype = check_ids_array(self._header.shape, self._header.dtype, path)
+        self.dtype = check_ids_array(self._header, path)
 
     def count(self) -> int:
         return self._header.shape[0]
@@ -218,27 +219,42 @@ class ParquetIds:
 
     def batches(self, start: int) -> Iterator[NDArray[Any]]:
         from streamcurate.embeddings.sources import arrow
-        from streamcurate.embeddings.sources.parquet import open_file
+        from streamcurate.embeddings.sources.parquet import batches, open_file
 
         row = 0
         with open_file(self.path) as file:
-            for batch in file.iter_batches(batch_size=_BATCH, columns=[self._column]):
+            for batch in batches(file, self.path, batch_size=_BATCH, columns=[self._column]):
                 if row + len(batch) > start:
                     skipped = max(start - row, 0)
-                    yield arrow.ids(batch.column(0).slice(skipped), self.path, row + skipped)
+                    yield arrow.ids(batch.column(self._column).slice(skipped), self.path, row + skipped)
                 row += len(batch)
 
 
 class _CsvIds:
-    """A single column, with or without a header line: which of the two, the number of rows tells. Always strings."""
+    """A single column, with or without a header line: which of the two, the number of rows tells. Always strings.
+
+    An empty line would be passed over by the parser, and a header with it be taken for an id.
+    """
 
     dtype: np.dtype[Any] = TEXT
 
     def __init__(self, path: str, rows: int) -> None:
         self.path = path
         lines = sum(len(batch) for batch in self._read())
+        if empty := sum(len(batch) for batch in self._read(empty_lines=True)) - lines:
+            raise DataError(
+                f'{path}: {empty} of its lines are empty; remove them, or write an id that is empty as "" in quotes'
+            )
         self._header = int(lines == rows + 1)
         self._count = lines - self._header
+        if self._header and rows:
+            name = str(next(self._read())[0])
+            # 0 is what pandas writes above a column without a name.
+            if name.isdecimal() and name != "0":
+                raise InputError(
+                    f"{path}: holds {lines} ids, of which the first, {name}, is no name of a column, for {rows} rows; "
+                    'one id for each row is needed; a header is a line "id"'
+                )
 
     def count(self) -> int:
         return self._count
@@ -251,7 +267,7 @@ class _CsvIds:
                 yield batch[skipped:]
             row += len(batch)
 
-    def _read(self) -> Iterator[NDArray[Any]]:
+    def _read(self, empty_lines: bool = False) -> Iterator[NDArray[Any]]:
         import pyarrow as pa
         from pyarrow import csv
 
@@ -265,7 +281,7 @@ class _CsvIds:
                 csv.open_csv(
                     file,
                     read_options=csv.ReadOptions(column_names=["id"]),
-                    parse_options=csv.ParseOptions(newlines_in_values=True),
+                    parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=not empty_lines),
                     convert_options=csv.ConvertOptions(column_types={"id": pa.string()}, strings_can_be_null=False),
                 ) as reader,
             ):

@@ -18,7 +18,7 @@ import pyarrow as pa
 from streamcurate import objects
 from streamcurate.embeddings.checks import check_floating, check_matrix, suffix_of
 from streamcurate.embeddings.sources import arrow
-from streamcurate.embeddings.sources.base import Block, SourceReader, Stamp, block_rows
+from streamcurate.embeddings.sources.base import BLOCK_BYTES, Block, SourceReader, Stamp, block_rows
 from streamcurate.embeddings.sources.ipccolumns import WHOLE_BYTES, ColumnSlices
 from streamcurate.embeddings.sources.ipcmessages import Batch, DamageError, Messages, ReadAt, extent
 from streamcurate.errors import DataError, InputError
@@ -87,8 +87,11 @@ class IpcReader:
                     if parts and parts is not dictionary[0]:
                         dictionary = (parts, self._dictionary(file, parts))
                     named = self._slices(file, batch, self._ids, dictionary=dictionary[1])
-                for first in range(max(start - row, 0), batch.rows, step):
-                    last = min(first + step, batch.rows)
+                # Long ids are more than the rows they belong to.
+                each = 1 if named is None else max(named.bytes // batch.rows, 1)
+                here = max(min(step, BLOCK_BYTES // each), 1)
+                for first in range(max(start - row, 0), batch.rows, here):
+                    last = min(first + here, batch.rows)
                     values = arrow.matrix(vectors.array(first, last), self.dims, self._vectors.where, row + first)
                     ids = None
                     if named is not None and self._ids is not None:

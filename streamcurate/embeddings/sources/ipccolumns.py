@@ -75,6 +75,12 @@ class ColumnSlices:
         mine = self._batch.buffers[self._buffer : self._buffer + int(buffers) + self._variadic]
         return int(mine[:, 1].sum())
 
+    @property
+    def bytes(self) -> int:
+        """Bytes of all its buffers, decompressed."""
+        _, buffers, _ = extent(self._type, self._batch.old_layout)
+        return sum(self._open(self._buffer + number).bytes for number in range(int(buffers) + self._variadic))
+
     def array(self, start: int, stop: int) -> Any:
         """Rows ``start`` to ``stop``; calls must come in ascending order of both.
 

@@ -64,7 +64,7 @@ class NpzReader:
         if ids is not None:
             self._ids_header = headers[ids]
             where = f"{path}: array {ids!r}"
-            self.ids_dtype = check_ids_array(self._ids_header.shape, self._ids_header.dtype, where)
+            self.ids_dtype = check_ids_array(self._ids_header, where)
             if self._ids_header.shape[0] != self.rows:
                 raise DataError(
                     f"{where}: {self._ids_header.shape[0]} ids, and {self._array!r} has {self.rows} rows; one id for "

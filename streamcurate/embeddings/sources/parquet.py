@@ -15,7 +15,7 @@ from streamcurate import objects
 from streamcurate.embeddings.checks import check_floating, check_matrix
 from streamcurate.embeddings.sources import arrow
 from streamcurate.embeddings.sources.ahead import in_order
-from streamcurate.embeddings.sources.base import Block, Stamp, block_rows
+from streamcurate.embeddings.sources.base import BLOCK_BYTES, Block, Stamp, block_rows
 from streamcurate.errors import DataError, InputError
 from streamcurate.streaming.budget import available_threads
 
@@ -79,15 +79,17 @@ class ParquetReader:
             self.rows: int = self._metadata.num_rows
             counts = [self._metadata.row_group(group).num_rows for group in range(self._metadata.num_row_groups)]
             self._group_starts = np.concatenate([[0], np.cumsum(counts, dtype=np.int64)])
-            batches = _batches(file, path, batch_size=64, columns=[self._column])
+            first = batches(file, path, batch_size=64, columns=[self._column])
             self.dims: int = (
                 arrow.plain(type_).list_size
                 if pa.types.is_fixed_size_list(arrow.plain(type_))
-                else arrow.first_length((batch.column(0) for batch in batches), self._where)
+                else arrow.first_length((batch.column(self._column) for batch in first), self._where)
             )
         check_matrix((self.rows, self.dims), self._where)
         # Some writers make pages of 100 MB: then one thread has to do.
-        larger: int = max(_first_page_bytes(path, self._metadata, self._column) - _PAGE_BYTES, 0)
+        read = [self._column] if ids is None else [self._column, ids]
+        larger = sum(max(_first_page_bytes(path, self._metadata, name) - _PAGE_BYTES, 0) for name in read)
+        self._id_bytes = 0 if ids is None else _row_bytes(self._metadata, ids)
         self._thread_bytes: int = (
             _THREAD_BYTES + _PAGE_COPIES * larger + (_REQUEST_BYTES if objects.is_url(path) else 0)
         )
@@ -116,15 +118,18 @@ class ParquetReader:
             with open_file(self.name, self._metadata) as file:
                 yield lambda part: self._group(file, group + part, start)
 
-        yield from in_order(groups - group, open_groups, _bytes_of, threads=self._threads, ahead_bytes=_AHEAD_BYTES)
+        yield from in_order(
+            groups - group, open_groups, self._bytes_of, threads=self._threads, ahead_bytes=_AHEAD_BYTES
+        )
 
     def _group(self, file: pq.ParquetFile, group: int, start: int) -> Iterator[Block]:
         """Rows of one row group, those before ``start`` left out."""
         row = int(self._group_starts[group])
         columns = [self._column] if self._ids is None else [self._column, self._ids]
         # Arrow holds several batches' worth while it decodes one: small ones are as fast and take far less memory.
-        size = max(block_rows(self.dims, self.dtype) // 8, 1)
-        for batch in _batches(file, self.name, batch_size=size, row_groups=[group], columns=columns):
+        size = min(block_rows(self.dims, self.dtype), BLOCK_BYTES // max(self._id_bytes, 1))
+        size = max(size // 8, 1)
+        for batch in batches(file, self.name, batch_size=size, row_groups=[group], columns=columns):
             skipped = min(max(start - row, 0), len(batch))
             row += skipped
             if skipped < len(batch):
@@ -136,8 +141,20 @@ class ParquetReader:
                 yield values, named
                 row += len(batch)
 
+    def _bytes_of(self, block: Block) -> int:
+        values, ids = block
+        # What NumPy tells of strings are not their letters.
+        return values.nbytes + (0 if ids is None else ids.nbytes + len(ids) * self._id_bytes)
 
-def _batches(file: pq.ParquetFile, path: str, **options: Any) -> Iterator[pa.RecordBatch]:
+
+def batches(file: pq.ParquetFile, path: str, **options: Any) -> Iterator[pa.RecordBatch]:
+    """What ``iter_batches`` gives.
+
+    Raises
+    ------
+    DataError
+        The file is damaged.
+    """
     try:
         yield from file.iter_batches(**options)
     except (pa.ArrowInvalid, pa.ArrowIOError) as error:
@@ -172,9 +189,12 @@ def _first_page_bytes(path: str, metadata: pq.FileMetaData, column: str) -> int:
     return numbers[1] if len(numbers) == 2 else 0
 
 
-def _bytes_of(block: Block) -> int:
-    values, ids = block
-    return values.nbytes + (0 if ids is None else ids.nbytes)
+def _row_bytes(metadata: pq.FileMetaData, column: str) -> int:
+    """Bytes of a value, decompressed, in the row group where they are longest."""
+    groups = [metadata.row_group(number) for number in range(metadata.num_row_groups)]
+    chunks = [(group.num_rows, group.column(number)) for group in groups for number in range(group.num_columns)]
+    sizes = [(rows, chunk.total_uncompressed_size) for rows, chunk in chunks if chunk.path_in_schema == column]
+    return max((-(-size // max(rows, 1)) for rows, size in sizes), default=0)
 
 
 def open_reader(path: str, column: str | None, ids: str | None) -> ParquetReader:

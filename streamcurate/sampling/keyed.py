@@ -6,7 +6,6 @@ one bucket of lines.
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from streamcurate.errors import DataError
 from streamcurate.files import disk_errors
 from streamcurate.sampling.metadata import Metadata, RowReader, key_pieces
+from streamcurate.sampling.scratch import scratch_folder
 
 Int64 = NDArray[np.int64]
 
@@ -54,9 +54,10 @@ class JoinedColumns:
 
     def __init__(self, metadata: Metadata, ids: Iterator[Any], scratch: str | Path | None) -> None:
         self._metadata = metadata
+        self._bucket_lines = metadata.rows_at_once(BUCKET_LINES)
         self._held: Any = None
         self._first = self._end = 0
-        self._folder = tempfile.TemporaryDirectory(prefix="streamcurate-metadata-", dir=scratch)
+        self._folder = scratch_folder("metadata", scratch)
         try:
             self._distribute(ids)
         except BaseException:
@@ -70,7 +71,7 @@ class JoinedColumns:
         pieces = []
         while start < stop:
             if not self._first <= start < self._end:
-                self._load(start // BUCKET_LINES)
+                self._load(start // self._bucket_lines)
             end = min(stop, self._end)
             pieces.append(self._held.slice(start - self._first, end - start))
             start = end
@@ -93,7 +94,7 @@ class JoinedColumns:
         del drawn
         seen = np.zeros(len(wanted), dtype=bool)
         reader = RowReader(self._metadata)
-        buckets = _Buckets(Path(self._folder.name))
+        buckets = self._buckets()
         try:
             # The table that finds keys is built anew for each piece: pieces as long as the draw keep it in proportion.
             least = min(max(len(wanted), _SMALLEST_PIECE), _LARGEST_PIECE)
@@ -123,9 +124,10 @@ class JoinedColumns:
         """Hand metadata rows to their lines: ``rows[each[i]]`` to ``lines[i]``; in steps, for rows may be large."""
         import pyarrow as pa
 
-        edges = np.searchsorted(each, np.arange(0, len(rows) + _STEP_ROWS, _STEP_ROWS))
-        for start, begin, end in zip(range(0, len(rows), _STEP_ROWS), edges[:-1], edges[1:], strict=False):
-            here = rows[start : start + _STEP_ROWS]
+        step = self._metadata.rows_at_once(_STEP_ROWS)
+        edges = np.searchsorted(each, np.arange(0, len(rows) + step, step))
+        for start, begin, end in zip(range(0, len(rows), step), edges[:-1], edges[1:], strict=False):
+            here = rows[start : start + step]
             table = reader.take(here).take(pa.array(each[begin:end] - start))
             buckets.add(table, lines[begin:end], self._metadata.files_of(here[each[begin:end] - start]))
 
@@ -143,18 +145,21 @@ class JoinedColumns:
         seen[code] = True
 
     def _load(self, number: int) -> None:
-        table = _Buckets(Path(self._folder.name)).read(number)
+        table = self._buckets().read(number)
         order = np.argsort(table[_LINE].to_numpy(), kind="stable")
         self._held = table.drop_columns([_LINE]).take(order)
-        self._first = number * BUCKET_LINES
+        self._first = number * self._bucket_lines
         self._end = self._first + len(order)
+
+    def _buckets(self) -> _Buckets:
+        return _Buckets(Path(self._folder.name), self._bucket_lines)
 
 
 class _Buckets:
     """Lines by the part of the draw they belong to: a file each, of Arrow streams one behind the other."""
 
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
+    def __init__(self, folder: Path, lines: int) -> None:
+        self._folder, self._lines = folder, lines
         self._pending: dict[int, list[Any]] = {}
         self._held = 0
 
@@ -162,7 +167,7 @@ class _Buckets:
         import pyarrow as pa
 
         table = table.append_column(_LINE, pa.array(lines)).append_column(_FILE, pa.array(files))
-        bucket_of_line = lines // BUCKET_LINES
+        bucket_of_line = lines // self._lines
         order = np.argsort(bucket_of_line, kind="stable")
         for part in np.split(order, np.flatnonzero(np.diff(bucket_of_line[order])) + 1):
             self._pending.setdefault(int(bucket_of_line[part[0]]), []).append(table.take(part))
