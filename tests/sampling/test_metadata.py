@@ -80,10 +80,10 @@ def small_batches():
             (metadata, "_BATCH", 3),
             (metadata, "_KEYS", 6),
             (keyed, "_SMALLEST_PIECE", 5),
-            (joined, "_LARGEST_PIECE", 20),
-            (joined, "_STEP_ROWS", 3),
-            (joined, "BUCKET_LINES", 4),
-            (joined, "_PENDING_BYTES", 500),
+            (keyed, "_LARGEST_PIECE", 20),
+            (keyed, "_STEP_ROWS", 3),
+            (keyed, "BUCKET_LINES", 4),
+            (keyed, "_PENDING_BYTES", 500),
         ]:
             patch.setattr(module, name, value)
         yield
@@ -225,7 +225,7 @@ def test_few_rows_of_images_are_held_together(picked, tmp_path, monkeypatch, key
     table = pa.table({"key": IDS.tolist(), "jpg": images})
     pattern = write_parts(tmp_path / "meta", table, [20], group=10)
     held = []
-    for columns in (metadata.AlignedColumns, joined.JoinedColumns):
+    for columns in (metadata.AlignedColumns, keyed.JoinedColumns):
         take = columns.take
 
         def taken(self, start, stop, take=take):
