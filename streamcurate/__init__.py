@@ -13,7 +13,7 @@ from streamcurate.version import __version__
 
 if TYPE_CHECKING:
     from streamcurate.config import Config, Level, Resampling
-    from streamcurate.curated import Tree, assign, cluster, extend, open_tree, sample
+    from streamcurate.curated import Tree, assign, cluster, extend, open_labels, open_tree, sample
     from streamcurate.embeddings.ingest import ingest
     from streamcurate.embeddings.store import Embeddings, as_embeddings, open_embeddings
     from streamcurate.errors import DegenerateTreeWarning, InputError, StreamcurateError
@@ -37,6 +37,7 @@ _HOMES = {
     "extend": "curated",
     "ingest": "embeddings",
     "open_embeddings": "embeddings",
+    "open_labels": "curated",
     "open_tree": "curated",
     "sample": "curated",
 }
@@ -74,6 +75,7 @@ __all__ = [
     "extend",
     "ingest",
     "open_embeddings",
+    "open_labels",
     "open_tree",
     "sample",
 ]

@@ -8,7 +8,9 @@ from typing import Any
 
 from streamcurate import pipeline
 from streamcurate.clustering.assign import Assignment, assign_rows, check_dims
-from streamcurate.clustering.unfinished import UnfinishedLabels
+from streamcurate.clustering.finished import finished_labels
+from streamcurate.clustering.finished import open_labels as open_labels
+from streamcurate.clustering.unfinished import LabelsExistError, UnfinishedLabels
 from streamcurate.embeddings.store import as_embeddings
 from streamcurate.errors import DegenerateTreeWarning
 from streamcurate.pipeline.executors import check_device, executor_for
@@ -177,12 +179,13 @@ def assign(
     Returns
     -------
     Assignment
-        Its ``novelty`` tells how many rows lie farther from their centroid than 99 % of those it was fitted to.
+        Its ``novelty`` tells how many rows lie farther from their centroid than 99 % of those the tree was built from;
+        where more than 5 % do, ``warnings`` say so.
 
     Raises
     ------
     InputError
-        Other dims, bad rows, or a destination that exists.
+        Other dims, bad rows, or a destination that holds anything but these very labels, finished or not.
     """
     check_device(client, device)
     held = tree if isinstance(tree, StoredTree) else open_tree(tree)
@@ -190,12 +193,19 @@ def assign(
     budget = MemoryBudget.of(limit, threads)
     store, listener = as_embeddings(embeddings), progress or Silent()
     check_dims(held, store)
-    with UnfinishedLabels(out, scratch) as work:
-        if (state := work.begin(str(held.digest), store)) is not None:
-            listener.note(state)
-        folders = (work.scratch, [work.folder])
-        with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
-            return assign_rows(held, rows, work, executor)
+    try:
+        with UnfinishedLabels(out, scratch) as work:
+            if (state := work.begin(held, store)) is not None:
+                listener.note(state)
+            folders = (work.scratch, [work.folder])
+            with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):
+                return assign_rows(held, rows, work, executor)
+    except LabelsExistError:
+        there = finished_labels(os.fspath(out).rstrip("/"), held, store, listener)
+        if there is None:
+            raise
+        listener.note(f"{there.path}: finished already, nothing to do")
+        return there
 
 
 def extend(

@@ -19,7 +19,7 @@ from typing import Any
 import xxhash
 
 from streamcurate import objects
-from streamcurate.errors import DiskFullError
+from streamcurate.errors import DiskFullError, InputError
 
 TEMPORARY_SUFFIX = ".writing"
 
@@ -66,6 +66,17 @@ def working_folder(address: str, kind: str, scratch: str | os.PathLike[str] | No
         lasting = "/var/tmp" if os.access("/var/tmp", os.W_OK) else tempfile.gettempdir()
         scratch = os.environ.get("TMPDIR") or lasting
     return Path(scratch).absolute() / own
+
+
+def check_scratch(scratch: str | os.PathLike[str] | None) -> None:
+    """Refuse a URL where a folder for intermediate arrays is asked for.
+
+    Raises
+    ------
+    InputError
+    """
+    if objects.is_url(scratch):
+        raise InputError(f"{scratch}: scratch cannot lie at a URL; give a folder of this machine (--scratch DIR)")
 
 
 def sync_folder(path: str | os.PathLike[str]) -> None:

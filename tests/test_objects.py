@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -54,6 +56,40 @@ def test_what_is_a_url():
         assert not objects.is_url(path), path
     with pytest.raises(InputError, match="ftp:// is not known; give a path, or a URL of s3://"):
         objects.is_url("ftp://h/x")
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("s3://KEY:SECRET@bucket/x.npy", "s3://...@bucket"),
+        ("s3://KEY:SEC/RET@bucket/x.npy", "s3://...@bucket"),
+        ("s3:/KEY:SECRET@bucket/x.npy", "s3://...@bucket"),
+        ("http://u:SECRET@host:80/x.npy", "http://...@host:80"),
+        ("https://SECRET@host/a@b", "https://...@host"),
+        ("abfss://c:SECRET@a.dfs.core.windows.net/x", r"abfss://...@a.dfs.core.windows.net"),
+        ("ftp://u:SECRET@host/x", "ftp://...@host"),
+    ],
+)
+def test_credentials_in_a_url_are_refused_and_not_shown(url, place):
+    with pytest.raises(InputError, match="credentials") as error:
+        objects.is_url(url)
+    assert str(error.value).startswith(f"{place}: a URL with credentials in it; leave them out")
+    assert "SEC" not in str(error.value)
+    with pytest.raises(InputError, match="credentials"):
+        objects.status(url.replace("s3:/K", "s3://K"))
+
+
+def test_what_is_no_credentials():
+    for url in ("s3://b/a@b", "s3://b/k:v@w", "http://h:80/a@b", "http://[::1]:80/a@b", "abfs://c@a.dfs.net/x@y"):
+        assert objects.is_url(url), url
+
+
+def test_one_slash(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"s3:/b/f: one slash behind s3:, a URL has two; did you mean s3://b/f\?"):
+        objects.is_url("s3:/b/f")
+    (tmp_path / "s3:").mkdir()
+    assert not objects.is_url("s3:/b/f")
 
 
 def test_places():
@@ -459,6 +495,70 @@ def test_a_wrong_endpoint(object_store, impatient, monkeypatch):
     with pytest.raises(ObjectError, match=r"Connection refused\); check the connection and the endpoint"):
         objects.status(object_store.url("x"))
     assert time.monotonic() - begun < 30
+
+
+@pytest.mark.parametrize(
+    "value", ["127.0.0.1:5555", "localhost:5555", "http://", "http://h h", "http://h:port", "ftp://h"]
+)
+@pytest.mark.parametrize("name", ["AWS_ENDPOINT_URL", "AZURE_STORAGE_ENDPOINT"])
+def test_an_endpoint_that_is_no_url(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(ObjectError, match=rf"{name}={value}: no URL of a store; set it to one, such as http://127"):
+        objects.status("s3://bucket/x")
+
+
+@pytest.mark.parametrize(
+    ("patience", "size", "reading", "seconds", "silence"),
+    [
+        (60, 0, False, 20, None),
+        (60, 8 * MIB, False, 180, None),
+        (60, 8 * MIB, True, 180, 30),
+        (4, 0, False, 2, None),
+        (4, 8 * MIB, False, 12, None),
+        (4, 8 * MIB, True, 180, 2),
+        (0, 0, True, 1, 1),
+    ],
+)
+def test_no_request_outlasts_the_patience(monkeypatch, patience, size, reading, seconds, silence):
+    asked = []
+    monkeypatch.setattr(client, "_bucket", lambda base, *options: asked.append(options[:2]))
+    monkeypatch.setenv("STREAMCURATE_STORE_PATIENCE", str(patience))
+    client.open_store("s3://bucket/x", size, reading=reading)
+    assert asked == [(seconds, silence)]
+
+
+def test_a_store_that_accepts_and_stalls(object_store, monkeypatch):
+    monkeypatch.setenv("STREAMCURATE_STORE_PATIENCE", "1")
+    monkeypatch.setattr(client, "_LEAST_SECONDS", 0.2)
+    object_store.put("a", b"1" * 2 * MIB)
+    object_store.faults(when=lambda method, path: "slow", slow=8)
+    for ask in (lambda url: objects.status(url), lambda url: objects.read_range(url, 0, 2 * MIB)):
+        begun = time.monotonic()
+        with pytest.raises(ObjectError, match="the store does not answer as it should"):
+            ask(object_store.url("a"))
+        assert time.monotonic() - begun < 4
+
+
+def test_an_interruption_does_not_wait_for_an_answer(object_store):
+    object_store.put("a", b"1")
+    url = object_store.url("a")
+    for ask in (
+        objects.status,
+        objects.read,
+        objects.read_found,
+        lambda url: list(objects.listing(url)),
+        objects.names,
+    ):
+        object_store.faults(when=lambda method, path: "slow", slow=5)
+        begun = time.monotonic()
+        timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            ask(url)
+        timer.join()
+        assert time.monotonic() - begun < 3
+    object_store.faults()
+    assert objects.read(url) == b"1"
 
 
 def test_patience_is_a_number(object_store, monkeypatch):

@@ -12,7 +12,7 @@ from streamcurate.cli.workers import computing_options, connected
 @click.command("assign")
 @click.argument("run", type=click.Path())
 @click.argument("embeddings", type=click.Path())
-@click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; must not exist.")
+@click.option("--out", required=True, type=click.Path(), metavar="LABELS.zarr", help="Where to write; a new place.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option("--scratch", type=click.Path(), metavar="DIR", help="For intermediate arrays; by default beside LABELS.")
 @computing_options
@@ -63,5 +63,5 @@ def command(
         novelty = found.novelty.to_mapping()
         click.echo(json.dumps({**description, "novelty": novelty, "warnings": list(found.warnings)}))
         return
-    click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} levels")
+    click.echo(f"{out}: {found.rows:,} rows labelled at {found.levels} level{'s' * (found.levels != 1)}")
     click.echo(found.novelty.told())

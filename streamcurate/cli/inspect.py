@@ -90,6 +90,8 @@ def _describe_run(path: str) -> dict[str, Any]:
         ],
         # Each names its level.
         "warnings": [warning for level in manifest.levels for warning in level.warnings],
+        "stores": [{"path": store.path, "rows": store.rows} for store in manifest.stores],
+        "subset": None if manifest.subset is None else {"path": manifest.subset.path, "rows": manifest.subset.rows},
         **_extension_of(manifest),
     }
 
@@ -220,6 +222,7 @@ def _describe_store(path: str) -> dict[str, Any]:
         "dims": embeddings.dims,
         "dtype": embeddings.dtype.name,
         "ids": embeddings.ids is not None,
+        "fingerprint": embeddings.fingerprint,
         "bytes": embeddings.rows * embeddings.dims * embeddings.dtype.itemsize,
         **_chunks(embeddings),
     }
@@ -290,6 +293,15 @@ def _norms(embeddings: Any) -> str:
     return f"{finite.min():.4g} to {finite.max():.4g}, median {np.median(finite):.4g} (of {len(rows):,} rows{warning})"
 
 
+def _making(partial: str) -> tuple[str, str]:
+    """The command that unfinished work is of, and what it makes."""
+    job = _job_of(partial)
+    if job.get("kind") == "labels":
+        return "assign", "its labels"
+    # Draws are written as stores by the same means.
+    return "sample" if "selection" in (job.get("identity") or {}) else "ingest", "the store"
+
+
 def _is_anything(path: str) -> bool:
     from streamcurate import objects
     from streamcurate.embeddings.store import PARTIAL_SUFFIX
@@ -298,11 +310,17 @@ def _is_anything(path: str) -> bool:
     from streamcurate.storage import node_kind
 
     place = path.rstrip("/")
+    bucket = objects.is_url(path) and not objects.is_web(path) and "/" not in place.partition("://")[2]
+    if bucket and node_kind(place) is None:
+        raise InputError(f"{path}: a whole bucket; name the store, the run or the labels in it")
     if place.endswith(PARTIAL_SUFFIX) and any(objects.exists(objects.join(place, name)) for name in STATE_NAMES):
-        # Draws are written as stores by the same means.
-        command = "sample" if "selection" in (_job_of(path).get("identity") or {}) else "ingest"
+        command, made = _making(place)
+        raise InputError(f"{path}: an unfinished {command}; give the same {command} command again, then inspect {made}")
+    if not objects.is_url(path) and not Path(place).exists() and Path(place + PARTIAL_SUFFIX).is_dir():
+        command, made = _making(place + PARTIAL_SUFFIX)
         raise InputError(
-            f"{path}: an unfinished {command}; give the same {command} command again, then inspect the store"
+            f"{path}: its {command} is unfinished ({place}{PARTIAL_SUFFIX}); give the same {command} command again, "
+            f"then inspect {made}"
         )
     if (Path(path) / LOCK_NAME).exists() and node_kind(path) is None:
         if (writer := writer_of(path)) is not None:
@@ -310,8 +328,8 @@ def _is_anything(path: str) -> bool:
                 f"{path}: a run that is being written by {writer}; nothing is finished yet, inspect it later"
             )
         raise InputError(
-            f"{path}: a run that was stopped before its first result; nothing is finished yet; give the same cluster "
-            "command again"
+            f"{path}: a run that was stopped before its first result; nothing is finished yet; give the same command "
+            "again"
         )
     return True
 

@@ -18,9 +18,11 @@ from streamcurate.clustering.new_rows import LabelledRows, label_new_rows, measu
 from streamcurate.clustering.novelty import Novelty, NoveltyCount, percentile_of
 from streamcurate.clustering.surroundings import Surroundings, ignore
 from streamcurate.clustering.unfinished import KIND, UnfinishedLabels
+from streamcurate.embeddings.snapshot import Snapshot, stamps_of
 from streamcurate.embeddings.store import IDS_NAME, Embeddings
 from streamcurate.errors import InputError
 from streamcurate.objects import join
+from streamcurate.runs.digest import combine_digests
 from streamcurate.storage import (
     SequentialWriter,
     create_array,
@@ -62,15 +64,22 @@ class Assignment:
 
     def __repr__(self) -> str:
         novel = "" if self.novelty is None else f", {self.novelty.share:.2%} of them novel"
-        return f"Assignment({self.path!r}: {self.rows:,} rows at {self.levels} levels{novel})"
+        levels = "1 level" if self.levels == 1 else f"{self.levels} levels"
+        return f"Assignment({self.path!r}: {self.rows:,} rows at {levels}{novel})"
 
     def labels(self, level: int = 1) -> Any:
         """Zarr array, int32 (rows,): clusters of a level; -1 under a cluster that holds no row of the tree."""
-        return open_array(join(self.path, level_name(level), "labels")).zarr
+        return self._array(level, "labels")
 
     def distances(self, level: int = 1) -> Any:
         """Zarr array, float32 (rows,): of the row to its level-1 centroid, of that to its level-2 centroid, ..."""
-        return open_array(join(self.path, level_name(level), "distances")).zarr
+        return self._array(level, "distances")
+
+    def _array(self, level: int, name: str) -> Any:
+        if level not in range(1, self.levels + 1):
+            there = "level 1 alone" if self.levels == 1 else f"levels 1 to {self.levels}"
+            raise InputError(f"level {level}: {self.path} holds {there}")
+        return open_array(join(self.path, level_name(level), name)).zarr
 
     @property
     def ids(self) -> Any:
@@ -128,7 +137,7 @@ def assign_rows(tree: Tree, embeddings: Embeddings, work: UnfinishedLabels, exec
     statistics = None if snapshot is None else measured_before(snapshot.fingerprint, around)
     if snapshot is None or statistics is None:
         statistics, snapshot = measure_new(embeddings, around)
-        work.note(str(tree.digest), snapshot)
+        work.note(snapshot)
     threshold = threshold_of(tree, executor)
     labelled = label_new_rows(embeddings, statistics, snapshot.fingerprint, frozen, around)
     warnings: tuple[str, ...] = ()
@@ -140,13 +149,32 @@ def assign_rows(tree: Tree, embeddings: Embeddings, work: UnfinishedLabels, exec
     novelty = _put_together(work.store, tree, labelled, threshold, executor)
     attributes["ids"] = _copy_ids(embeddings, work.store)
     attributes["novelty"] = novelty.to_mapping()
-    attributes["embeddings"] = embeddings.description() | {"fingerprint": snapshot.fingerprint}
+    attributes["clusters"] = tree.levels[0].clusters
+    # By which the same command, given again, sees that it is done.
+    noted = {"fingerprint": snapshot.fingerprint, "stamps": stamps_digest(embeddings, snapshot)}
+    attributes["embeddings"] = embeddings.description() | noted
+    if (far := novelty.record.warning(embeddings.name)) is not None:
+        warnings += (far,)
+    attributes["warnings"] = list(warnings)
     update_group_attributes(work.store, attributes)
     for number in range(1, len(tree.levels) + 1):
         sync_metadata(work.store / level_name(number))
     sync_metadata(work.store)
     work.finish()
     return Assignment(work.out, embeddings.rows, len(tree.levels), warnings, novelty)
+
+
+def stamps_digest(embeddings: Embeddings, snapshot: Snapshot | None = None) -> str | None:
+    """Digest of where embeddings lie and of size and time of their files, as they are or were; None in memory."""
+    stamps = stamps_of(embeddings) if snapshot is None else snapshot.stamps
+    if not stamps:
+        return None
+    if snapshot is not None:
+        ids = snapshot.id_stamps
+    else:
+        ids = () if embeddings.ids is None else tuple(embeddings.ids.stamps())
+    files = [f"{size} {time}" for size, time in (*stamps, *ids)]
+    return combine_digests([str(embeddings.description()["path"]), str(len(stamps)), *files])
 
 
 def _put_together(place: Path, tree: Tree, labelled: LabelledRows, threshold: float, executor: Executor) -> Novelty:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ PERCENTILE = 99
 _BITS = 16
 _INFINITY = 0x7F800000
 _TOP = 10
+_COUNTED_ROWS = 1 << 20
 
 
 class RowNumbers:
@@ -166,6 +169,53 @@ class Novelty:
             for cluster in first.tolist()
             if counts[cluster]
         ]
+
+
+class StoredNovelty(Novelty):
+    """What was noted beside labels at rest; the clusters' counts are taken from the labels when they are asked for.
+
+    Parameters
+    ----------
+    noted : mapping
+        What :meth:`Novelty.to_mapping` gave.
+    labels, distances : StoredArray
+        Of level 1.
+    clusters : int or None
+        Of level 1; None for as many as the labels name.
+    """
+
+    def __init__(
+        self, noted: Mapping[str, Any], labels: StoredArray, distances: StoredArray, clusters: int | None
+    ) -> None:
+        record = NoveltyRecord(**{field.name: noted[field.name] for field in fields(NoveltyRecord)})
+        # The base is frozen.
+        self.__dict__.update(record=record, _noted=noted, _arrays=(labels, distances), _clusters=clusters)
+
+    @cached_property
+    def _counted(self) -> Novelty:
+        labels, distances = self.__dict__["_arrays"]
+        pieces = [(start, min(start + _COUNTED_ROWS, labels.rows)) for start in range(0, labels.rows, _COUNTED_ROWS)]
+        clusters = self.__dict__["_clusters"]
+        if clusters is None:  # made by an earlier version
+            clusters = 1 + max(int(labels.read(*piece).max()) for piece in pieces)
+        count = NoveltyCount(self.record.threshold, clusters)
+        for piece in pieces:
+            count.add(labels.read(*piece), distances.read(*piece))
+        return count.result()
+
+    @property
+    def rows(self) -> NDArray[np.int64]:
+        """New rows of each cluster of level 1; int64 (clusters,)."""
+        return self._counted.rows
+
+    @property
+    def novel(self) -> NDArray[np.int64]:
+        """The novel ones among them; int64 (clusters,)."""
+        return self._counted.novel
+
+    def to_mapping(self) -> dict[str, Any]:
+        """As it was noted."""
+        return dict(self.__dict__["_noted"])
 
 
 class NoveltyCount:

@@ -15,11 +15,12 @@ from streamcurate.embeddings.claim import Claim
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import IDS_NAME, Embeddings
 from streamcurate.errors import InputError, RunError, StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, move_folder, working_folder, write_json
+from streamcurate.files import TEMPORARY_SUFFIX, check_scratch, move_folder, working_folder, write_json
 from streamcurate.runs.checkpoints import Checkpoints
 from streamcurate.runs.lock import LOCK_NAME, RunLock
 from streamcurate.storage import node_kind, open_group_attributes
 from streamcurate.storage.copies import send_folder
+from streamcurate.tree import Tree
 from streamcurate.version import __version__
 
 PARTIAL_SUFFIX = ".partial"
@@ -27,6 +28,10 @@ KIND = "labels"
 _JOB, _STORE, _SCRATCH, _CHECKPOINTS = "job.json", "store", "scratch", "checkpoints"
 _METADATA, _CLAIM = "zarr.json", "claim.json"
 _OURS = {_JOB, _STORE, _SCRATCH, _CHECKPOINTS, SNAPSHOT_NAME, LOCK_NAME}
+
+
+class LabelsExistError(InputError):
+    """Something lies where labels are to be made: these very labels, perhaps."""
 
 
 class UnfinishedLabels:
@@ -51,13 +56,16 @@ class UnfinishedLabels:
 
     Raises
     ------
+    LabelsExistError
+        Something lies there already.
     InputError
-        Something lies there already, or it cannot be made.
+        It cannot be made.
     RunError
         Another process is at it.
     """
 
     def __init__(self, out: str | os.PathLike[str], scratch: str | os.PathLike[str] | None = None) -> None:
+        check_scratch(scratch)
         self.out = os.fspath(out).rstrip("/")
         self._url = objects.is_url(self.out)
         working = working_folder(self._address, "labels", scratch)
@@ -103,45 +111,66 @@ class UnfinishedLabels:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # Where nothing was begun, or what was asked for cannot be, there is nothing to go on with.
-        refused = isinstance(error, InputError) and self.checkpoints.load("new/segment-0") is None
-        if error is not None and self.folder.exists() and (refused or not (self.folder / _JOB).exists()):
+        refused = isinstance(error, InputError) and not self._anything_finished
+        if error is not None and self.folder.exists() and (refused or not (self.folder / SNAPSHOT_NAME).exists()):
             self.clear()
             self._remove()
         self._lock.release()
 
-    def begin(self, tree: str, rows: Embeddings) -> str | None:
-        """Adopt what lies there if it is about the same tree and rows, else clear it. Before any process works there.
+    @property
+    def _anything_finished(self) -> bool:
+        return self.checkpoints.load("new/segment-0") is not None
+
+    def begin(self, tree: Tree, rows: Embeddings) -> str | None:
+        """Adopt what lies there if it is about the same tree and rows. Before any process works there.
 
         Parameters
         ----------
-        tree : str
-            Digest of the tree.
+        tree : Tree
         rows : Embeddings
 
         Returns
         -------
         str or None
             What became of that which lay there, in words.
+
+        Raises
+        ------
+        RunError
+            It is about another tree or other rows, and labels of some are finished; without any it is replaced.
+        StoreError
+            The rows cannot be read.
         """
-        earlier = self._job()
+        earlier, wanted = self._job(), _job_of(tree, rows)
+        other = None
         if earlier is not None:
-            snapshot = Snapshot.read(self.folder / SNAPSHOT_NAME) if earlier == _identity(tree) else None
-            if snapshot is not None:
-                with suppress(StoreError):
+            other = _difference(earlier, wanted)
+            if other is None and (snapshot := Snapshot.read(self.folder / SNAPSHOT_NAME)) is not None:
+                try:
                     self.snapshot = snapshot.check(rows).check_ids(rows)
+                except StoreError as error:
+                    if "changed since" not in str(error) and self._anything_finished:  # it cannot be read
+                        raise
+                    other = _other_rows(earlier, wanted)
+                else:
                     self.snapshot.write(self.folder / SNAPSHOT_NAME)
+                    write_json(self.folder / _JOB, wanted)  # tree and rows may have been moved
                     return f"{self.folder}: going on with what is done"
+            if other is not None and self._anything_finished:
+                with suppress(OSError):  # made for nothing, where it is empty
+                    self.scratch.rmdir()
+                raise RunError(
+                    f"{self.folder}: holds unfinished labels {other}; the command that began them goes on "
+                    f"with them; to begin anew, remove the folder {self.folder}"
+                )
         self.clear()
         self.scratch.mkdir(parents=True, exist_ok=True)
-        if earlier is None:
-            return None
-        reason = "of other rows" if earlier == _identity(tree) else "of another tree"
-        return f"{self.folder}: was {reason}; begun anew"
+        write_json(self.folder / _JOB, wanted)
+        return None if other is None else f"{self.folder}: held labels {other}, none of them finished; begun anew"
 
-    def note(self, tree: str, snapshot: Snapshot) -> None:
-        """Note what is labelled, so that it can be gone on with."""
+    def note(self, snapshot: Snapshot) -> None:
+        """Note what the rows hold, so that their labels can be gone on with."""
         snapshot.write(self.folder / SNAPSHOT_NAME)
-        write_json(self.folder / _JOB, _identity(tree))
 
     def finish(self) -> None:
         """Put the labels in their place, complete or not at all, and remove the rest."""
@@ -198,8 +227,8 @@ class UnfinishedLabels:
                     objects.delete(self._claim)
         raise self._exists()
 
-    def _exists(self) -> InputError:
-        return InputError(f"{self.out}: already exists; choose another place or remove it first")
+    def _exists(self) -> LabelsExistError:
+        return LabelsExistError(f"{self.out}: already exists; choose another place or remove it first")
 
     def _make_and_lock(self) -> None:
         while True:
@@ -242,5 +271,22 @@ class UnfinishedLabels:
         return value if isinstance(value, dict) else None
 
 
-def _identity(tree: str) -> dict[str, Any]:
-    return {"format": 1, "kind": KIND, "engine": __version__, "tree": tree}
+def _job_of(tree: Tree, rows: Embeddings) -> dict[str, Any]:
+    """What is labelled, and by what."""
+    job = {"format": 1, "kind": KIND, "engine": __version__, "tree": str(tree.digest), "run": tree.path}
+    return job | {"embeddings": rows.description()["path"] or rows.name}
+
+
+def _difference(earlier: dict[str, Any], wanted: dict[str, Any]) -> str | None:
+    """How labels begun before differ in all but their rows, in words; None where they do not."""
+    if earlier.get("tree") != wanted["tree"]:
+        run = earlier.get("run", "another tree")
+        return f"by {run} of digest {earlier.get('tree')}, not by {wanted['run']} of digest {wanted['tree']}"
+    if any(earlier.get(key) != wanted[key] for key in ("format", "kind", "engine")):
+        return f"begun by streamcurate {earlier.get('engine')}; this is {wanted['engine']}, whose results may differ"
+    return None
+
+
+def _other_rows(earlier: dict[str, Any], wanted: dict[str, Any]) -> str:
+    before, now = earlier.get("embeddings", "other rows"), wanted["embeddings"]
+    return f"of other rows than {now} holds now" if before == now else f"of {before}, not of {now}"

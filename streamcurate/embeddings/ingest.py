@@ -84,10 +84,12 @@ def ingest(
     DiskFullError
         The store does not fit.
     RunError
-        Another process is ingesting to the same place.
+        Another process is ingesting to the same place, or rows of other sources or options lie there unfinished.
     """
     listener = progress or Silent()
     target = os.path.join(os.fspath(out), "").rstrip(os.sep)
+    if not target:
+        raise InputError(f"{os.fspath(out)!r}: no place for a store; name the store to make, such as embeddings.zarr")
     partial = unfinished_at(target)
     options = make_options(column, ids, dtype, rows_per_chunk, on_bad_row, metric, rows_per_shard)
     job = make_job(sources, None if ids is None else os.fspath(ids), target, options, memory_limit)
@@ -101,10 +103,10 @@ def ingest(
             if is_finished(target, job):  # by another process, between the look above and the lock
                 partial.remove()
                 return open_embeddings(target)
-            others = partial.begin(job.note)
+            damaged = partial.begin(job.note)
             ours = True
-            if others:
-                listener.note(f"{partial.place}: was of other sources or options; starting over")
+            if damaged:
+                listener.note(f"{partial.place}: what lay there cannot be gone on with; starting over")
             _Ingest(job, target, partial, listener).run()
             partial.finish(target)
         except ObjectError as error:
@@ -227,7 +229,9 @@ class _Ingest:
             raise DataError(f"{self._bad}; no row is left")
         if dropped:
             where = f": {self._bad}" if self._bad.total else ""
-            self._listener.note(f"dropped {dropped:,} bad rows of {writer.rows + dropped:,}{where}")
+            self._listener.note(
+                f"dropped {dropped:,} bad row{'s' * (dropped != 1)} of {writer.rows + dropped:,}{where}"
+            )
         writer.finish(self._job.attributes(dropped))
 
     def _check_space(self) -> None:

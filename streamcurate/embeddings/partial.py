@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from streamcurate.embeddings.store import ARRAY_NAME, IDS_NAME, PARTIAL_SUFFIX
-from streamcurate.embeddings.unfinished import STATE_NAMES, Arrays, Layout, Progress
+from streamcurate.embeddings.unfinished import STATE_NAMES, Arrays, Layout, Progress, refuse_other
 from streamcurate.errors import DiskFullError, InputError, RunError
 from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, free_bytes, move_folder, write_json
 from streamcurate.runs.lock import LOCK_NAME, RunLock
@@ -32,6 +32,8 @@ from streamcurate.storage import (
 )
 
 _JOB, _PROGRESS, _DIGESTS, _STORE = STATE_NAMES[0], "progress.json", "digests", "store"
+# The writer before us may finish and remove the folder while we look, but not time and again.
+_ROUNDS = 100
 _OURS = {_JOB, _PROGRESS, _DIGESTS, _STORE, LOCK_NAME}
 
 
@@ -52,7 +54,7 @@ class Partial:
     """
 
     def __init__(self, folder: str) -> None:
-        self.place = folder
+        self.place, self._target = folder, folder.removesuffix(PARTIAL_SUFFIX)
         self.store = os.path.join(folder, _STORE)
         self._lock = RunLock(folder)
 
@@ -73,10 +75,9 @@ class Partial:
         self._lock.release()
 
     def _make_and_lock(self) -> None:
-        while True:
+        for _ in range(_ROUNDS):
+            self._make()
             try:
-                with disk_errors(self.place), suppress(FileExistsError):
-                    os.mkdir(self.place)
                 strangers = {name for name in os.listdir(self.place) if not name.endswith(TEMPORARY_SUFFIX)} - _OURS
                 if strangers:
                     raise InputError(
@@ -89,14 +90,29 @@ class Partial:
                     continue
                 reason = str(error).partition(";")[0]
                 raise RunError(f"{reason}; wait for it to end, stop it, or choose another destination") from error
-            except FileNotFoundError:  # the writer before us has just finished and removed the folder
-                continue
-            except (NotADirectoryError, PermissionError) as error:
-                raise InputError(f"{self.place}: cannot be made ({error.strerror}); choose another place") from error
+            except FileNotFoundError as error:
+                if os.path.islink(self.place):
+                    raise InputError(
+                        f"{self.place}: a link to nothing ({os.readlink(self.place)}); remove it or choose another "
+                        "destination"
+                    ) from error
+                continue  # the writer before us has just finished and removed the folder
+            except OSError as error:
+                raise InputError(f"{self.place}: cannot be used ({error.strerror}); choose another place") from error
             # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
             if self._lock.in_place:
                 return
             self._lock.release()
+        raise InputError(f"{self.place}: vanishes again and again as soon as it is made; choose another place")
+
+    def _make(self) -> None:
+        """Make the folder where there is none."""
+        try:
+            with disk_errors(self.place), suppress(FileExistsError):
+                os.mkdir(self.place)
+        except OSError as error:
+            # Also "no such file", where the parent is there: file systems such as /proc take no folders.
+            raise InputError(f"{self.place}: cannot be made ({error.strerror}); choose another place") from error
 
     def _unmake(self) -> None:
         """Remove a folder that holds nothing but a lock nobody has, as where the device had no room to sign it."""
@@ -124,14 +140,16 @@ class Partial:
         return os.path.isdir(self.place)
 
     def begin(self, job: dict[str, Any]) -> bool:
-        """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared."""
+        """Adopt what lies there if it is of the same job, else clear it; whether what was cleared was damaged."""
         earlier = self._read(_JOB)
         if earlier is not None and earlier.get("identity") == job["identity"]:
             return False
-        others = earlier is not None or os.path.exists(self.store)
+        if earlier is not None:
+            refuse_other(self.place, self._target, earlier, job, self.progress.stored)
+        damaged = earlier is None and os.path.exists(self.store)
         self.clear()
         write_json(self._path(_JOB), job)
-        return others
+        return damaged
 
     @property
     def job(self) -> dict[str, Any]:
@@ -141,8 +159,10 @@ class Partial:
     @property
     def progress(self) -> Progress:
         """How far it is; the beginning where nothing is safely written."""
-        values = self._read(_PROGRESS)
-        return Progress() if values is None else Progress(**values)
+        try:
+            return Progress(**self._read(_PROGRESS) or {})
+        except TypeError:  # damaged
+            return Progress()
 
     def digests(self, units: int) -> bytes | None:
         """Digests of the first ``units`` units, None where they are not all there."""
@@ -175,9 +195,8 @@ class Partial:
         """Refuse what the device has no room for."""
         free = free_bytes(self.place)
         if needed > free:
-            target = self.place.removesuffix(PARTIAL_SUFFIX)
             raise DiskFullError(
-                f"{target}: needs {needed:,} more bytes, and {free:,} are free on its device; "
+                f"{self._target}: needs {needed:,} more bytes, and {free:,} are free on its device; "
                 "free some space or choose another place"
             )
 

@@ -88,8 +88,8 @@ class BadRows:
         said_id = "" if id_ is None else f", id {id_}" if isinstance(id_, (int, np.integer)) else f', id "{id_}"'
         text = f"{name}: {kinds} (first: row {row}{said_id})"
         if len(self.sources) > 1:
-            others = self.total - counts.total()
-            text += f", and {others:,} more bad rows in {len(self.sources) - 1} other sources"
+            rows, others = self.total - counts.total(), len(self.sources) - 1
+            text += f", and {rows:,} more bad row{'s' * (rows != 1)} in {others} other source{'s' * (others != 1)}"
         return text
 
     @property

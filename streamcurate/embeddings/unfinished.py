@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Protocol, Self
 
 import numpy as np
 
+from streamcurate.errors import RunError
+from streamcurate.objects import is_url
 from streamcurate.storage import StoredArray
 
 # Either of them tells an unfinished ingest: on a disk, and in an object store.
@@ -105,12 +107,17 @@ class Unfinished(Protocol):
         ...
 
     def begin(self, job: dict[str, Any]) -> bool:
-        """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared.
+        """Adopt what lies there if it is of the same job, else clear it; whether what was cleared was damaged.
 
         Parameters
         ----------
         job : dict
             JSON values; ``job["identity"]`` is what makes two jobs the same.
+
+        Raises
+        ------
+        RunError
+            Rows of another job are stored there.
         """
         ...
 
@@ -176,3 +183,52 @@ class Unfinished(Protocol):
     def check_space(self, needed: int) -> None:
         """Refuse what does not fit there."""
         ...
+
+
+def refuse_other(place: str, target: str, earlier: dict[str, Any], now: dict[str, Any], stored: int) -> None:
+    """Refuse to throw away rows that another job has stored; a job that has stored none may be replaced.
+
+    Parameters
+    ----------
+    place, target : str
+        Where the state lies, and where the store will.
+    earlier, now : dict
+        The jobs, as they note themselves.
+    stored : int
+        Rows of the earlier one that are safely written.
+
+    Raises
+    ------
+    RunError
+        Saying in what the jobs differ.
+    """
+    if not stored:
+        return
+    # Removing the state of a store at a URL leaves chunks that nobody would own.
+    remains = f"{place} and {target}" if is_url(place) else place
+    raise RunError(
+        f"{place}: holds {stored:,} rows of an unfinished store {_difference(earlier, now)}; the earlier command goes "
+        f"on with it; to begin anew, remove {remains}, or choose another destination"
+    )
+
+
+def _difference(earlier: dict[str, Any], now: dict[str, Any]) -> str:
+    """In what two jobs differ, as far as they say."""
+    before, after = earlier.get("identity"), now["identity"]
+    if not isinstance(before, dict) or before.keys() != after.keys():
+        return "of another command"
+    options, others = before.get("options"), after.get("options")
+    if not isinstance(options, dict) or not isinstance(others, dict):
+        return "of another selection, or of other embeddings"
+    differing = [
+        f"{key.replace('_', '-')}: {_shown(options.get(key))} before, {_shown(others.get(key))} now"
+        for key in {**others, **options}
+        if options.get(key) != others.get(key)
+    ]
+    if differing:
+        return f"with other options ({'; '.join(differing)})"
+    return "from other sources, or from these as they were before they changed"
+
+
+def _shown(value: Any) -> str:
+    return "none" if value is None else str(value)

@@ -12,6 +12,7 @@ import json
 import re
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
+from threading import Thread
 from types import TracebackType
 from typing import Any
 
@@ -20,7 +21,7 @@ import xxhash
 from streamcurate import objects
 from streamcurate.embeddings.claim import Claim
 from streamcurate.embeddings.store import ARRAY_NAME, IDS_NAME
-from streamcurate.embeddings.unfinished import STATE_NAMES, Arrays, Layout, Progress
+from streamcurate.embeddings.unfinished import STATE_NAMES, Arrays, Layout, Progress, refuse_other
 from streamcurate.errors import InputError, StoreError
 from streamcurate.storage import array_metadata, group_metadata, unannounced_array, with_rows
 
@@ -29,6 +30,8 @@ _METADATA = "zarr.json"
 # What the state holds itself of digests and marks, before they go into an object of their own.
 _NOTE_BYTES = 64 << 10
 _MARK_BYTES = 8
+# For so long the claim is tried to be given back when the process is stopped.
+_STOPPED_SECONDS = 3.0
 _FILE = re.compile(rf"(?:({ARRAY_NAME})/c/(\d+)/0|({IDS_NAME})/c/(\d+))")
 
 
@@ -139,18 +142,32 @@ class Upload:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         # A claim that cannot be given back is found out by the next: its process is gone.
-        with suppress(InputError):
-            self._claim.release(self._state.value() if self._state.job or self._state.reach else None)
+        value = self._state.value() if self._state.job or self._state.reach else None
+        if kind is None or issubclass(kind, Exception):
+            with suppress(InputError):
+                self._claim.release(value)
+            return
+
+        def release() -> None:
+            with suppress(BaseException):
+                self._claim.release(value)
+
+        # Stopped, perhaps because the store does not answer: whoever stops a process does not wait for that.
+        thread = Thread(target=release, name="streamcurate-release", daemon=True)
+        thread.start()
+        thread.join(_STOPPED_SECONDS)
 
     def exists(self) -> bool:
         """Whether there is any state."""
         return objects.status(self._claim.url) is not None
 
     def begin(self, job: dict[str, Any]) -> bool:
-        """Adopt what lies there if it is of the same job, else clear it; whether something else was cleared."""
+        """Adopt what lies there if it is of the same job, else clear it; whether what was cleared was damaged."""
         same = self._state.job.get("identity") == job["identity"]
-        others = not same and (bool(self._state.job) or self._state.reach > 0)
+        damaged = not self._state.job and self._state.reach > 0
         if not same:
+            if self._state.job:
+                refuse_other(self.place, self._target, self._state.job, job, self.progress.stored)
             self._clear()
         for found in objects.listing(self._target):
             if not self._is_mine(name := self._name(found.url)):
@@ -160,7 +177,7 @@ class Upload:
                 )
         if not same:
             self._say(job=job)
-        return others
+        return damaged
 
     @property
     def job(self) -> dict[str, Any]:

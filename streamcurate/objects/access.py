@@ -8,7 +8,17 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from streamcurate.errors import ObjectError
-from streamcurate.objects.client import AbsentError, Status, known, library, open_store, status, status_of, tried
+from streamcurate.objects.client import (
+    AbsentError,
+    Status,
+    answered,
+    known,
+    library,
+    open_store,
+    status,
+    status_of,
+    tried,
+)
 from streamcurate.objects.conditional import replace
 from streamcurate.objects.streams import PIECE_BYTES, fill
 from streamcurate.objects.uploads import putting
@@ -45,7 +55,7 @@ def read(url: str) -> bytes:
         fill(url, [(0, memoryview(whole))], length=size)
         return bytes(whole)
 
-    return tried(url, attempt)
+    return tried(url, lambda: answered(attempt))
 
 
 def read_range(url: str, start: int, stop: int) -> memoryview:
@@ -141,7 +151,7 @@ def listing(url: str) -> Iterator[Status]:
         batches = library().list(store, prefix=prefix, offset=last)
         try:
             while True:
-                batch = next(iter(batches), None)
+                batch = answered(lambda batches=batches: next(iter(batches), None))  # type: ignore[misc]
                 if batch is None:
                     return
                 for meta in batch:
@@ -166,7 +176,7 @@ def names(url: str) -> tuple[list[str], list[Status]]:
     refuse_web(url, "list its files")
     store, key = open_store(url)
     prefix = f"{key.rstrip('/')}/" if key.strip("/") else None
-    found = tried(url, lambda: library().list_with_delimiter(store, prefix=prefix))
+    found = tried(url, lambda: answered(lambda: library().list_with_delimiter(store, prefix=prefix)))
     base = split(url)[0]
     folders = [str(folder).rstrip("/").rpartition("/")[2] for folder in found["common_prefixes"]]
     return sorted(folders), [status_of(f"{base}/{meta['path']}", meta) for meta in found["objects"]]

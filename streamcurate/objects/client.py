@@ -5,14 +5,16 @@ from __future__ import annotations
 import os
 import random
 import re
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
 from functools import lru_cache
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote
+from urllib.parse import unquote, urlsplit
 
 import xxhash
 
@@ -26,6 +28,16 @@ _PATIENCE_SECONDS = 60.0
 SMALL_SECONDS, LARGE_SECONDS = 20.0, 180.0
 SMALL_BYTES = 1 << 20
 _CONNECT_SECONDS = 10.0
+# Whoever has less patience than this for a request that stalls waits for less long; but no request is cut off at once.
+_LEAST_SECONDS = 1.0
+# Where the stores' addresses are said; what is no URL would end the library.
+_ENDPOINTS = (
+    "AWS_ENDPOINT_URL_S3",
+    "AWS_ENDPOINT_URL",
+    "AWS_ENDPOINT",
+    "AZURE_STORAGE_ENDPOINT",
+    "AZURE_ENDPOINT",
+)
 # The library repeats a request by itself, a part of a long upload too; beyond, and where a body breaks off, it is
 # repeated here.
 _LIBRARY_RETRIES, _MOST_RETRIES = 3, 100
@@ -82,7 +94,7 @@ def status_of(url: str, meta: Any) -> Status:
 def status(url: str) -> Status | None:
     """Size and state of an object; None where there is none."""
     store, key = open_store(url)
-    meta = tried(url, lambda: known(lambda: library().head(store, key)))
+    meta = tried(url, lambda: answered(lambda: known(lambda: library().head(store, key))))
     return None if meta is None else status_of(url, meta)
 
 
@@ -108,7 +120,7 @@ def patience() -> float:
     return seconds
 
 
-def open_store(url: str, size: int = 0, *, once: bool = False) -> tuple[Any, str]:
+def open_store(url: str, size: int = 0, *, once: bool = False, reading: bool = False) -> tuple[Any, str]:
     """The library's store of a URL's bucket, or web server, and the name of the object in it.
 
     Parameters
@@ -118,6 +130,8 @@ def open_store(url: str, size: int = 0, *, once: bool = False) -> tuple[Any, str
         Bytes that one request is to carry.
     once : bool
         What is sent cannot be sent again from here: all the patience is the library's.
+    reading : bool
+        Bytes come, one piece soon after the other: a stall is noticed before the whole request takes too long.
     """
     base, key = split(url)
     if is_web(url):
@@ -126,13 +140,27 @@ def open_store(url: str, size: int = 0, *, once: bool = False) -> tuple[Any, str
         key = unquote(key)
     # Whoever changes the environment means it.
     settings = tuple(sorted(item for item in os.environ.items() if item[0].startswith(_SETTINGS)))
-    seconds = SMALL_SECONDS if size <= SMALL_BYTES else LARGE_SECONDS
-    return _bucket(base, seconds, once, settings, os.getpid()), key
+    # Two tries within the patience; of what is long to send, which is nowhere seen to progress, as much more as takes.
+    waited = patience()
+    stall = max(waited / 2, _LEAST_SECONDS)
+    seconds = min(SMALL_SECONDS, stall)
+    if size > SMALL_BYTES:
+        seconds = LARGE_SECONDS if reading else min(LARGE_SECONDS, 6 * stall)
+    silence = min(stall, seconds) if reading else None
+    return _bucket(base, seconds, silence, once, settings, os.getpid()), key
 
 
 @lru_cache(maxsize=64)
-def _bucket(base: str, seconds: float, once: bool, _settings: tuple[tuple[str, str], ...], _process: int) -> Any:
+def _bucket(
+    base: str,
+    seconds: float,
+    silence: float | None,
+    once: bool,
+    _settings: tuple[tuple[str, str], ...],
+    _process: int,
+) -> Any:
     obstore = library()
+    _check_endpoints()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     waited = patience()
     options: dict[str, Any] = {
@@ -151,6 +179,8 @@ def _bucket(base: str, seconds: float, once: bool, _settings: tuple[tuple[str, s
             "retry_timeout": timedelta(seconds=max(waited if once else waited / 3, 0.1)),
         },
     }
+    if silence is not None:
+        options["client_options"]["read_timeout"] = timedelta(seconds=silence)
     if base.startswith("http://") or endpoint.startswith("http://"):
         options["client_options"]["allow_http"] = True
     try:
@@ -165,6 +195,22 @@ def _bucket(base: str, seconds: float, once: bool, _settings: tuple[tuple[str, s
             f"{base}: cannot be reached as set up here ({said(error)}){hint}; check the URL and the variables of the "
             "environment that hold credentials and endpoint"
         ) from error
+
+
+def _check_endpoints() -> None:
+    """Refuse addresses of stores that are no URLs. What they say is not shown: it may hold credentials."""
+    for name in _ENDPOINTS:
+        value = os.environ.get(name)
+        if not value:
+            continue
+        try:
+            parts = urlsplit(value)
+            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:  # no port, or brackets
+            whole = False
+        if not whole or re.search(r"\s", value):
+            shown = value.rpartition("@")[2]
+            raise ObjectError(f"{name}={shown}: no URL of a store; set it to one, such as http://127.0.0.1:9000")
 
 
 def _profile() -> dict[str, Any]:
@@ -221,6 +267,26 @@ def tried(url: str, attempt: Callable[[], _OUTCOMES]) -> _OUTCOMES:
             if number >= 2 and time.monotonic() - begun >= waited:
                 raise failure(url, error, time.monotonic() - begun) from error
             pause(number)
+
+
+def answered(ask: Callable[[], _OUTCOMES]) -> _OUTCOMES:
+    """The outcome of a request that changes nothing and fills no memory of others, so that it may be left alone.
+
+    The library hears of no signal before it has its answer. So that Ctrl-C is not held up, the main thread has another
+    one wait for it.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        return ask()
+    outcome: Future[_OUTCOMES] = Future()
+
+    def work() -> None:
+        try:
+            outcome.set_result(ask())
+        except BaseException as error:
+            outcome.set_exception(error)
+
+    threading.Thread(target=work, name="streamcurate-request", daemon=True).start()
+    return outcome.result()
 
 
 def pause(number: int) -> None:

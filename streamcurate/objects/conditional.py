@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 from streamcurate.errors import ObjectError
-from streamcurate.objects.client import known, library, open_store, tried
+from streamcurate.objects.client import answered, known, library, open_store, tried
 from streamcurate.objects.urls import is_web
 
 
@@ -27,7 +27,7 @@ def read_found(url: str) -> Found | None:
             raise OSError(f"{len(data):,} bytes came instead of {size:,}")
         return Found(data, _version(got.meta))
 
-    return tried(url, lambda: known(attempt))
+    return tried(url, lambda: answered(lambda: known(attempt)))
 
 
 def replace(url: str, data: bytes, earlier: Found | None) -> Found | None:

@@ -79,7 +79,7 @@ def fill(url: str, pieces: Sequence[tuple[int, memoryview]], length: int | None 
 
 def _span(url: str, start: int, view: memoryview, length: int | None) -> Status:
     """One range by one request; a request that breaks off goes on behind what has come."""
-    store, key = open_store(url, len(view))
+    store, key = open_store(url, len(view), reading=True)
     done = 0
     seen: Status | None = None
 

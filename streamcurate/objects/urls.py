@@ -12,6 +12,9 @@ from streamcurate.errors import InputError
 
 SCHEMES = ("s3", "s3a", "gs", "az", "abfs", "abfss", "http", "https")
 _URL = re.compile(r"^([a-z][a-z0-9+.-]*)://", re.IGNORECASE)
+_ONE_SLASH = re.compile(rf"^({'|'.join(SCHEMES)}):/(?!/)", re.IGNORECASE)
+# In these the name before an @ is that of the container.
+_WITH_CONTAINER = ("abfs", "abfss")
 
 
 def is_url(path: Any) -> bool:
@@ -20,17 +23,57 @@ def is_url(path: Any) -> bool:
     Raises
     ------
     InputError
-        It has a scheme that is not known.
+        It has a scheme that is not known, holds a password, or lacks a slash.
     """
     if not isinstance(path, str | os.PathLike):
         return False
-    found = _URL.match(os.fspath(path)) if isinstance(os.fspath(path), str) else None
-    if found is None:
+    place = os.fspath(path)
+    if not isinstance(place, str):
         return False
+    found = _URL.match(place)
+    if found is None:
+        _refuse_one_slash(place)
+        return False
+    refuse_secrets(place)
     if found[1].lower() not in SCHEMES:
         known = ", ".join(f"{name}://" for name in SCHEMES)
         raise InputError(f"{path}: {found[1]}:// is not known; give a path, or a URL of {known}")
     return True
+
+
+def _refuse_one_slash(place: str) -> None:
+    """Refuse ``s3:/bucket``, which nobody means as a path, unless there is such a folder."""
+    found = _ONE_SLASH.match(place)
+    if found is not None and not os.path.isdir(f"{found[1]}:"):
+        url = f"{found[1]}://{place[found.end() :]}"
+        refuse_secrets(url)
+        raise InputError(f"{place}: one slash behind {found[1]}:, a URL has two; did you mean {url}?")
+
+
+def refuse_secrets(url: str) -> None:
+    """Refuse a URL that holds credentials: it would be noted in stores and runs, and shown. The secret is not.
+
+    Raises
+    ------
+    InputError
+        It does.
+    """
+    scheme, _, rest = url.partition("://")
+    if "@" not in rest:
+        return
+    host = rest.partition("/")[0]
+    if "@" in host:
+        secret = scheme.lower() not in _WITH_CONTAINER or ":" in host.rpartition("@")[0]
+    else:  # keys of S3 may hold a slash; what is no port behind a colon is the beginning of one
+        secret = re.search(r":(?!\d*$)", host.rpartition("]")[2]) is not None
+    if secret:
+        place = rest.rpartition("@")[2] if "@" not in host else host.rpartition("@")[2]
+        fix = (
+            "; web servers are read without any"
+            if is_web(url)
+            else ", and set them in the environment (AWS_*, GOOGLE_*, AZURE_*)"
+        )
+        raise InputError(f"{scheme}://...@{place.partition('/')[0]}: a URL with credentials in it; leave them out{fix}")
 
 
 def is_web(url: str | os.PathLike[str]) -> bool:
@@ -64,8 +107,9 @@ def split(url: str) -> tuple[str, str]:
     Raises
     ------
     InputError
-        There is no bucket.
+        There is no bucket, or a password.
     """
+    refuse_secrets(url)
     scheme, _, rest = url.partition("://")
     # Not urlsplit: '?' and '#' are letters of object names.
     bucket, _, key = rest.partition("/")

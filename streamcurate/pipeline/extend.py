@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,8 +18,9 @@ from streamcurate.clustering.extend import Extended, extend_clusters, extend_row
 from streamcurate.clustering.frozen import FrozenLevel
 from streamcurate.clustering.new_rows import LabelledRows, label_new_rows, measure_new, measured_before
 from streamcurate.clustering.surroundings import Surroundings
+from streamcurate.embeddings.fingerprint import unit_digests_of
 from streamcurate.embeddings.joined import check_joinable
-from streamcurate.embeddings.snapshot import Snapshot
+from streamcurate.embeddings.snapshot import Snapshot, stamps_of
 from streamcurate.embeddings.store import Embeddings, as_embeddings
 from streamcurate.errors import InputError, RunError
 from streamcurate.files import write_file
@@ -32,6 +34,7 @@ from streamcurate.runs import (
     LevelFinished,
     LevelRecord,
     Manifest,
+    NoveltyRecord,
     Resumed,
     RunFinished,
     RunStarted,
@@ -80,8 +83,9 @@ def extend(
     Returns
     -------
     Tree
-        Of ``out``. A level's inertia is that of the tree plus that of the new points, and the manifest's
-        ``extension.novelty`` tells how many rows lie farther out than the tree's own (see :func:`assign`).
+        Of ``out``. A level's inertia is that of the tree plus that of the new points, and ``novelty`` tells how many of
+        the new rows lie farther out than 99 % of those the tree was built from; where more than 5 % do, ``warnings``
+        say so.
 
     Raises
     ------
@@ -94,7 +98,7 @@ def extend(
     store = as_embeddings(embeddings)
     check_dims(base, store)
     _check_ids(base, store)
-    _check_place(base, out)
+    _check_place(base, out, store)
     limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
     budget = MemoryBudget.of(limit, threads)
     with opened_run(out, scratch, listener, distributed(client, device)) as folder:
@@ -116,8 +120,8 @@ def _check_ids(base: Tree, store: Embeddings) -> None:
         )
 
 
-def _check_place(base: Tree, out: str | os.PathLike[str]) -> None:
-    """Refuse a run directory that is not an extension of this tree."""
+def _check_place(base: Tree, out: str | os.PathLike[str], store: Embeddings) -> None:
+    """Refuse a run directory that is not an extension of this tree, or is one by other rows in another place."""
     if not Manifest.exists(out):
         return
     extension = Manifest.read(out).extension
@@ -128,6 +132,22 @@ def _check_place(base: Tree, out: str | os.PathLike[str]) -> None:
             f"{out}: extends {extension.run} of digest {extension.digest}, not {base.path} of digest {base.digest}; "
             "give the run it was begun with, or choose another run directory"
         )
+    noted = extension.stores[-1]
+    same_shape = (noted.rows, noted.dims, noted.dtype) == (store.rows, store.dims, store.dtype.name)
+    if _lies_elsewhere(noted, store) and not same_shape:
+        raise _of_other_rows(out, noted, store)
+
+
+def _lies_elsewhere(noted: StoreRecord, store: Embeddings) -> bool:
+    """Whether embeddings are not at the place of those that a run holds, or one of the two was in memory."""
+    return not noted.path or store.description()["path"] != noted.path
+
+
+def _of_other_rows(out: str | os.PathLike[str], noted: StoreRecord, store: Embeddings) -> RunError:
+    return RunError(
+        f"{out}: holds the rows of {noted.path or 'an array in memory'}, not of {store.name}; "
+        "choose another run directory"
+    )
 
 
 class _Job:
@@ -158,7 +178,8 @@ class _Job:
         snapshot = Snapshot.read(place) if earlier is not None else None
         statistics = None
         if snapshot is not None:
-            snapshot = snapshot.check(self.store).check_ids(self.store)
+            assert earlier is not None
+            snapshot = self._checked(snapshot, earlier.stores[-1])
             statistics = measured_before(snapshot.fingerprint, around)
         else:
             if earlier is None:
@@ -170,6 +191,8 @@ class _Job:
                 f"{self.folder.name}: was begun with other rows: {'; '.join(changes)}; "
                 "give the store it was begun with, or choose another run directory"
             )
+        if earlier is not None:
+            earlier = self._moved(earlier, wanted, snapshot)
         if earlier is not None and earlier.complete:
             self.listener.note(f"{self.folder.name}: finished already, nothing to do")
             return self.folder.conclude(earlier)
@@ -185,6 +208,41 @@ class _Job:
         return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
+
+    def _checked(self, snapshot: Snapshot, noted: StoreRecord) -> Snapshot:
+        """The snapshot of the new rows, with the stamps of now; refuse what are other rows."""
+        store = self.store
+        if not _lies_elsewhere(noted, store):
+            return snapshot.check(store).check_ids(store)
+        stamps = stamps_of(store)
+        for unit, digest in enumerate(snapshot.digests):
+            if unit_digests_of(store, [unit])[0] != digest:
+                raise _of_other_rows(self.folder.name, noted, store)
+        return replace(snapshot, stamps=stamps).check_ids(store)
+
+    def _moved(self, earlier: Manifest, wanted: Manifest, snapshot: Snapshot) -> Manifest:
+        """The manifest with the places where the same rows, and the same run, lie now."""
+        assert earlier.extension is not None
+        assert wanted.extension is not None
+        pairs = zip(earlier.extension.stores, wanted.extension.stores, strict=True)
+        # An array in memory is nowhere to look for the rows.
+        stores = tuple(replace(old, path=new.path or old.path) for old, new in pairs)
+        extension = replace(earlier.extension, run=wanted.extension.run, stores=stores)
+        if extension == earlier.extension:
+            return earlier
+        moved = replace(earlier, store=replace(earlier.store, path=stores[0].path), extension=extension)
+        self._copy_snapshots(len(stores) - 1, anew=True)
+        if stores[-1] != earlier.extension.stores[-1]:
+            snapshot.write(self.run / snapshot_name(len(stores) - 1))
+        moved.write(self.run)
+        return moved
+
+    def _copy_snapshots(self, count: int, anew: bool) -> None:
+        """Take over the base's snapshots of its stores, those that are there already only ``anew``."""
+        for number in range(count):
+            content = objects.contents(objects.join(self.base.path, snapshot_name(number)))
+            if content is not None and (anew or not (self.run / snapshot_name(number)).exists()):
+                write_file(self.run / snapshot_name(number), content)
 
     def _check_base(self) -> None:
         """Make sure that the arrays of the tree are those it was finished with."""
@@ -216,10 +274,7 @@ class _Job:
             create_group(self.folder.tree)
         manifest.write(self.run)
         last = len(manifest.stores) - 1
-        for number in range(last):
-            content = objects.contents(objects.join(self.base.path, snapshot_name(number)))
-            if content is not None and not (self.run / snapshot_name(number)).exists():
-                write_file(self.run / snapshot_name(number), content)
+        self._copy_snapshots(last, anew=False)
         snapshot.write(self.run / snapshot_name(last))
         self.folder.record(manifest)
 
@@ -287,20 +342,27 @@ class _Job:
         labelled = label_new_rows(self.store, statistics, snapshot.fingerprint, frozen, around)
         extended, novelty = extend_rows(level, labelled, threshold, around, self._writer(0))
         manifest = manifest.with_novelty(novelty.record)
-        return extended, manifest, self._warnings(manifest, frozen, labelled, novelty.record.outside, around)
+        return extended, manifest, self._warnings(manifest, frozen, labelled, novelty.record, around)
 
     def _warnings(
-        self, manifest: Manifest, frozen: FrozenLevel, labelled: LabelledRows, outside: int, around: Surroundings
+        self,
+        manifest: Manifest,
+        frozen: FrozenLevel,
+        labelled: LabelledRows,
+        novelty: NoveltyRecord,
+        around: Surroundings,
     ) -> tuple[str, ...]:
         """What the user should know of the new rows."""
         found = []
+        if (far := novelty.warning(self.store.name)) is not None:
+            found.append(f"level 1: {far}")
         if frozen.approximate:
             recall, rows = labelled.recall(frozen, around)
             found.append(told(f"level 1, {self.store.name}", recall, rows))
-        if outside:
+        if novelty.outside:
             found.append(
-                f"level 1: {outside:,} rows of {self.store.name} are in no cluster and cannot be drawn: the coarse "
-                "cluster they are nearest to held no rows, and so has no leaves"
+                f"level 1: {novelty.outside:,} rows of {self.store.name} are in no cluster and cannot be drawn: the "
+                "coarse cluster they are nearest to held no rows, and so has no leaves"
             )
         *before, new = manifest.stores
         twice = next((store for store in before if store.fingerprint == new.fingerprint), None)

@@ -12,7 +12,7 @@ import xxhash
 
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME
 from streamcurate.errors import InputError, RunError
-from streamcurate.files import TEMPORARY_SUFFIX, move_folder, write_file
+from streamcurate.files import TEMPORARY_SUFFIX, check_scratch, move_folder, write_file
 from streamcurate.objects import is_url
 from streamcurate.pipeline.mirror import Mirror
 from streamcurate.runs import Checkpoints, Manifest, RunLock, combine_digests
@@ -153,11 +153,13 @@ class RunFolder:
         move_folder(self.path / _BUILDING / level_name(number), target)
         return Level(target, number)
 
-    def forget_unless_begun(self) -> None:
-        """Leave nothing of a run that was refused before it began."""
+    def forget_refused(self) -> None:
+        """Leave nothing of what was refused before a run began, or beside one that is finished."""
         if not Manifest.exists(self.path):
             self.clean()
             (self.path / SNAPSHOT_NAME).unlink(missing_ok=True)
+        elif Manifest.read(self.path).complete:
+            self.clean()
 
     def clean(self) -> None:
         """Remove everything that only an unfinished run needs."""
@@ -190,6 +192,7 @@ def opened_run(
     RunError
         The place holds something else, or another process writes it.
     """
+    check_scratch(scratch)
     mirror = Mirror(os.fspath(run), scratch, listener) if is_url(run) else None
     place = Path(run) if mirror is None else mirror.folder
     created = make_run_folder(place)
@@ -203,7 +206,7 @@ def opened_run(
                     folder.prepare_scratch()
                 yield folder
             except InputError:
-                folder.forget_unless_begun()
+                folder.forget_refused()
                 raise
     except InputError:
         if created and (mirror.idle if mirror is not None else not Manifest.exists(place)):

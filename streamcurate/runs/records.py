@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+# From here on the centroids do not fit new rows.
+_NOVEL_SHARE = 0.05
+_FEWEST_NOVEL = 5
+
 
 @dataclass(frozen=True)
 class Sizes:
@@ -99,12 +103,24 @@ class NoveltyRecord:
         """Of the new rows, how many are novel."""
         return self.novel / self.rows if self.rows else 0.0
 
+    def warning(self, name: str) -> str | None:
+        """What to say of rows called ``name`` that the centroids no longer fit; None where there is nothing to say.
+
+        That is where more than 5 % of the rows are novel; fewer than 5 rows tell nothing, for by chance 1 % are.
+        """
+        if self.novel < _FEWEST_NOVEL or self.share <= _NOVEL_SHARE:
+            return None
+        return (
+            f"{self.share:.0%} of the rows of {name} lie farther out than {self.percentile} % of the rows the tree was "
+            "built from; cluster anew"
+        )
+
     def told(self) -> str:
         """In words."""
         outside = f"; {self.outside:,} are in no cluster" if self.outside else ""
         return (
             f"novelty {self.share:.2%}: {self.novel:,} of {self.rows:,} new rows are farther from their centroid than "
-            f"{self.threshold:.6g}, the {self.percentile}th percentile of the rows it was fitted to{outside}"
+            f"{self.threshold:.6g}, the {self.percentile}th percentile of the rows the tree was built from{outside}"
         )
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.errors import CapacityError, ConfigError, InputError, RunError
+from streamcurate.files import check_scratch
 from streamcurate.sampling.draw import NOTHING, STRATEGIES, Included, check_strategy, draw_rows, with_rows
 from streamcurate.sampling.eligible import Eligible, eligible_rows
 from streamcurate.sampling.export import check_destination, check_options, make_options, write
@@ -108,6 +109,7 @@ def sample(
     MemoryLimitError
         A draw so large does not fit the memory limit.
     """
+    check_scratch(scratch)
     size = _whole("size", size, 1, _LARGEST)
     multiplier = _whole("multiplier", multiplier, 1, _LARGEST)
     seed = _whole("seed", seed, 0, 2**64 - 1)

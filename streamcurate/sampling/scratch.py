@@ -6,6 +6,7 @@ import os
 import tempfile
 
 from streamcurate.errors import InputError
+from streamcurate.files import check_scratch
 
 
 def scratch_folder(purpose: str, place: str | os.PathLike[str] | None) -> tempfile.TemporaryDirectory[str]:
@@ -16,6 +17,7 @@ def scratch_folder(purpose: str, place: str | os.PathLike[str] | None) -> tempfi
     InputError
         None can be made there.
     """
+    check_scratch(place)
     try:
         return tempfile.TemporaryDirectory(prefix=f"streamcurate-{purpose}-", dir=place)
     except OSError as error:

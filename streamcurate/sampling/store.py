@@ -41,6 +41,8 @@ def check_absent(path: str | os.PathLike[str]) -> None:
     InputError
         Saying so.
     """
+    if not os.fspath(path):
+        raise InputError("'': no place for a store; name the store to make, such as curated.zarr")
     if is_url(path):
         raise InputError(f"{path}: curated stores are written to a disk; name a path there and copy the store")
     if os.path.lexists(path):
@@ -68,7 +70,7 @@ def write_store(selection: Selection, path: str | os.PathLike[str], options: Opt
         ours = not partial.job
         try:
             if partial.begin(note):
-                options.listener.note(f"{partial.place}: was of another selection or ingest; starting over")
+                options.listener.note(f"{partial.place}: what lay there cannot be gone on with; starting over")
             ours = True
             check_absent(target)  # nobody has finished it between the look above and the lock
             _copy(selection, source, partial, chunk_rows, target, options)

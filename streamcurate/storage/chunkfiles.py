@@ -104,7 +104,10 @@ class LocalFiles:
 
     def read(self, name: str, pieces: Sequence[Piece], length: int | None = None) -> State:
         """Fill memory from one file."""
-        descriptor = os.open(self.place(name), os.O_RDONLY)
+        try:
+            descriptor = os.open(self.place(name), os.O_RDONLY)
+        except PermissionError as error:
+            raise self._refused(name, error) from error
         try:
             status = os.fstat(descriptor)
             if length is not None and status.st_size != length:
@@ -125,6 +128,8 @@ class LocalFiles:
             status = os.stat(self.place(name))
         except FileNotFoundError:
             return None
+        except PermissionError as error:
+            raise self._refused(name, error) from error
         return State(status.st_size, status.st_mtime_ns)
 
     def states(self, names: Sequence[str]) -> Iterable[State | None]:
@@ -133,9 +138,15 @@ class LocalFiles:
 
     def blocks(self, name: str) -> Iterator[bytes]:
         """The bytes of a file, front to back."""
-        with open(self.place(name), "rb") as file:
-            while block := file.read(_READ_BYTES):
-                yield block
+        try:
+            with open(self.place(name), "rb") as file:
+                while block := file.read(_READ_BYTES):
+                    yield block
+        except PermissionError as error:
+            raise self._refused(name, error) from error
+
+    def _refused(self, name: str, error: OSError) -> StoreError:
+        return StoreError(f"{self.place(name)}: cannot be read ({error.strerror}); check its permissions")
 
     def write(self, name: str, data: memoryview, length: int) -> None:
         """Write a file, complete or not at all, with zeros behind the data up to a length."""

@@ -30,11 +30,16 @@ def node_kind(path: str | os.PathLike[str]) -> Kind | None:
     if objects.is_url(path):
         return _kind_at_url(os.fspath(path).rstrip("/"))[0]
     folder = Path(path)
-    if (folder / ".zarray").is_file():
-        return "array"
-    if (folder / ".zgroup").is_file():
-        return "group"
-    if not (folder / METADATA_NAME).is_file():
+    try:
+        if (folder / ".zarray").is_file():
+            return "array"
+        if (folder / ".zgroup").is_file():
+            return "group"
+        if not (folder / METADATA_NAME).is_file():
+            return None
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+    except OSError:  # a name that is too long is that of nothing
         return None
     return "array" if isinstance(open_node(path), zarr.Array) else "group"
 
@@ -111,7 +116,10 @@ def list_arrays(path: str | os.PathLike[str]) -> dict[str, tuple[tuple[int, ...]
 
 def _names_in(path: str | os.PathLike[str]) -> list[str]:
     if not objects.is_url(path):
-        return sorted(entry.name for entry in Path(path).iterdir() if entry.is_dir())
+        try:
+            return sorted(entry.name for entry in Path(path).iterdir() if entry.is_dir())
+        except PermissionError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
     url = os.fspath(path).rstrip("/")
     if not objects.is_web(url):
         return objects.names(url)[0]

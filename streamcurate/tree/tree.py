@@ -16,7 +16,7 @@ from streamcurate.errors import InputError, RunError, StoreError
 from streamcurate.objects import exists, join
 from streamcurate.runs.digest import Digest
 from streamcurate.runs.manifest import Manifest
-from streamcurate.runs.records import StoreRecord
+from streamcurate.runs.records import NoveltyRecord, StoreRecord
 from streamcurate.storage import StoredArray, node_kind, open_array
 from streamcurate.tree.level import Level, level_name
 
@@ -88,6 +88,11 @@ class Tree:
     def digest(self) -> str | None:
         """Equal digests mean equal trees; None until complete."""
         return self.manifest.digest
+
+    @property
+    def novelty(self) -> NoveltyRecord | None:
+        """Of an extended tree: how many of the last store's rows lie far out (``novelty.share``); else None."""
+        return None if self.manifest.extension is None else self.manifest.extension.novelty
 
     @property
     def warnings(self) -> list[str]:

@@ -37,7 +37,7 @@ def test_labels_new_rows(run, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{out}: 70 rows labelled at 2 levels"
     assert lines[1].startswith("novelty ")
-    assert lines[1].endswith("the 99th percentile of the rows it was fitted to")
+    assert lines[1].endswith("the 99th percentile of the rows the tree was built from")
     assert len(lines) == 2
     expected = sc.assign(run, rows(70), tmp_path / "library.zarr")
     np.testing.assert_array_equal(open_array(out / "level-2" / "labels").read(0, 70), expected.labels(2)[:])
@@ -48,7 +48,9 @@ def test_as_json(run, tmp_path, capsys):
     out = tmp_path / "labels.zarr"
     assert main(["assign", str(run), str(new), "--out", str(out), "--json", "--scratch", str(tmp_path / "s")]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["rows"], found["levels"], found["out"], found["warnings"]) == (70, 2, str(out), [])
+    assert (found["rows"], found["levels"], found["out"]) == (70, 2, str(out))
+    (warning,) = found["warnings"]
+    assert warning.endswith("lie farther out than 99 % of the rows the tree was built from; cluster anew")
     novelty = found["novelty"]
     assert novelty["share"] == novelty["novel"] / 70 > 0.9
     assert sum(one["rows"] for one in novelty["clusters"]["most_rows"]) == 70
@@ -56,6 +58,19 @@ def test_as_json(run, tmp_path, capsys):
     assert f"novelty {novelty['share']:.2%}: " in capsys.readouterr().out
     assert main(["inspect", str(out), "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["novelty"] == novelty
+    # The same line again has nothing to do.
+    assert main(["assign", str(run), str(new), "--out", str(out), "--json"]) == 0
+    said, noted = capsys.readouterr()
+    assert json.loads(said) == found
+    assert "finished already, nothing to do" in noted
+    assert f"warning: {warning}" in noted
+
+
+def test_labels_of_one_level(tmp_path, capsys):
+    sc.cluster(rows(100), tmp_path / "run", levels=[10])
+    store_of(tmp_path / "new.zarr", rows(70))
+    assert main(["assign", *(str(tmp_path / name) for name in ("run", "new.zarr")), "--out", str(tmp_path / "l")]) == 0
+    assert "70 rows labelled at 1 level\n" in capsys.readouterr().out
 
 
 def refusal(tmp_path: Path, capsys: Any, arguments: list[Any]) -> str:

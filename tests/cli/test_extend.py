@@ -64,6 +64,7 @@ def test_inspect(run, new, tmp_path, capsys):
     found = json.loads(capsys.readouterr().out)
     assert (found["kind"], found["complete"], found["digest"]) == ("run", True, open_tree(out).digest)
     assert [store["rows"] for store in found["extension"]["stores"]] == [100, 70]
+    assert found["stores"] == [{"path": store["path"], "rows": store["rows"]} for store in found["extension"]["stores"]]
     assert found["extension"]["run"] == run
     assert found["extension"]["novelty"]["rows"] == 70
     assert found["levels"][0]["rows"] == 170

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import zarr
 
+import streamcurate as sc
 from streamcurate.cli.main import main
 from streamcurate.config import Config
 from streamcurate.embeddings.ingest import ingest
-from streamcurate.runs import LevelRecord, Manifest, RunLock, Sizes, StoreRecord
+from streamcurate.runs import LevelRecord, Manifest, RunLock, Sizes, StoreRecord, SubsetRecord
 from streamcurate.storage import create_array, create_group
+
+pytest_plugins = ["object_store"]
 
 
 @pytest.fixture(autouse=True)
@@ -40,6 +44,8 @@ def test_a_store_as_json(capsys):
     Path("ids.txt").write_text("".join(f"n{i}\n" for i in range(300)))
     ingest(values(), "a.zarr", ids="ids.txt", rows_per_chunk=128)
     store = {"kind": "embeddings", "rows": 300, "dims": 4, "dtype": "float16", "ids": True}
+    store["fingerprint"] = sc.open_embeddings("a.zarr").fingerprint
+    assert store["fingerprint"]
     assert json.loads(shown(capsys, "a.zarr", "--json")) == store | {"bytes": 2400, "chunk_rows": 128}
 
 
@@ -111,6 +117,8 @@ def test_a_run_as_json(capsys):
             {"clusters": 5, "rows": 39, "inertia": 12.5, "empty": 1, "sizes": sizes},
         ],
         "warnings": ["level 2: one cluster holds 62 % of the rows"],
+        "stores": [{"path": "/data/a.zarr", "rows": 300}],
+        "subset": None,
     }
 
 
@@ -152,9 +160,25 @@ def test_a_run_without_a_first_result(capsys):
         assert main(["inspect", *arguments]) == 2
         captured = capsys.readouterr()
         assert captured.out == ""
-        assert "stopped before its first result; nothing is finished yet; give the same cluster command again" in (
+        assert "stopped before its first result; nothing is finished yet; give the same command again" in (
             captured.err.replace("\n", " ")
         )
+
+
+def test_a_bucket(capsys, object_store):
+    url = object_store.url("a.zarr").removesuffix("/a.zarr")
+    if "/" in url.partition("://")[2]:
+        url = url[: url.index("/", url.index("://") + 3)]
+    for place in (url, f"{url}/"):
+        assert main(["inspect", place]) == 2
+        assert f"{place}: a whole bucket; name the store" in capsys.readouterr().err
+
+
+def test_the_rows_a_run_used(capsys):
+    run(complete=True)
+    manifest = replace(Manifest.read("run"), subset=SubsetRecord("some.npy", 250, "9" * 32))
+    manifest.write("run")
+    assert json.loads(shown(capsys, "run", "--json"))["subset"] == {"path": "some.npy", "rows": 250}
 
 
 TREE = {"digest": "e" * 32, "path": "/data/run"}
@@ -198,15 +222,20 @@ def test_labels_that_are_not_whole(capsys, path, levels, message):
         ("x.npy", "ingest it: streamcurate ingest x.npy x.zarr"),
         ("broken", "broken/run.json: is no JSON"),
         ("a.zarr.partial", "a.zarr.partial: an unfinished ingest"),
+        ("a.zarr", "a.zarr: its ingest is unfinished (a.zarr.partial); give the same ingest command again"),
+        ("drawn.zarr", "drawn.zarr: its sample is unfinished (drawn.zarr.partial); give the same sample command"),
+        ("new.zarr", "new.zarr: its assign is unfinished (new.zarr.partial); give the same assign command again"),
+        ("new.zarr.partial", "new.zarr.partial: an unfinished assign; give the same assign command again"),
         ("drawn.zarr.partial", "drawn.zarr.partial: an unfinished sample; give the same sample command again"),
     ],
 )
 def test_what_is_neither(capsys, name, message):
-    for folder in ("folder", "broken", "a.zarr.partial", "drawn.zarr.partial"):
+    for folder in ("folder", "broken", "a.zarr.partial", "drawn.zarr.partial", "new.zarr.partial"):
         Path(folder).mkdir()
     Path("broken/run.json").write_text("{")
     Path("a.zarr.partial/job.json").write_text("{}")
     Path("drawn.zarr.partial/job.json").write_text('{"identity": {"selection": "0"}}')
+    Path("new.zarr.partial/job.json").write_text('{"kind": "labels"}')
     np.save("x.npy", values())
     for arguments in ([name], [name, "--json"]):
         assert main(["inspect", *arguments]) == 2

@@ -14,7 +14,7 @@ import streamcurate as sc
 from streamcurate import objects
 from streamcurate.cli.main import main
 from streamcurate.clustering import assign as module
-from streamcurate.clustering import new_rows
+from streamcurate.clustering import finished, new_rows
 from streamcurate.clustering.unfinished import UnfinishedLabels
 from streamcurate.embeddings.partial import Partial
 from streamcurate.errors import DataError, InputError, RunError
@@ -144,27 +144,149 @@ def test_a_stop_is_gone_on_with(tree, tmp_path, monkeypatch, segments):
         with pytest.raises(KeyboardInterrupt):
             tree.assign(new, place)
     assert not place.exists()
-    # Other rows, and another tree, are not mixed with what is there.
-    notes = Notes()
-    other = rows(50, 5)
-    tree.assign(other, place, progress=notes)
-    assert notes.texts == [f"{place}.partial: was of other rows; begun anew"]
-    np.testing.assert_array_equal(sc.assign(tree, other, tmp_path / "o.zarr").labels()[:], open_labels(place))
-    del calls[:]
-    shutil.rmtree(place)
-    for given in (sc.cluster(rows(100, 7), tmp_path / "second", levels=[10, 2]), tree):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, "_put_together", stopping)
-            with pytest.raises(KeyboardInterrupt):
-                given.assign(new, place)
-    assert calls == [0, 1, 2, 3] * 2
     found = tree.assign(new, place)
-    assert calls == [0, 1, 2, 3] * 2
+    assert calls == [0, 1, 2, 3]
     for level in (1, 2):
         np.testing.assert_array_equal(found.labels(level)[:], expected.labels(level)[:])
         np.testing.assert_array_equal(found.distances(level)[:], expected.distances(level)[:])
     assert found.novelty.to_mapping() == expected.novelty.to_mapping()
     assert not (tmp_path / "labels.zarr.partial").exists()
+
+
+def test_unfinished_labels_of_something_else_are_kept(tree, tmp_path, monkeypatch, segments):
+    place, partial = tmp_path / "labels.zarr", tmp_path / "labels.zarr.partial"
+    first = store_of(tmp_path / "first.zarr", rows(50, 4))
+    second = store_of(tmp_path / "second.zarr", rows(50, 5))
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_put_together", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(first, place)
+    before = sorted(partial.rglob("*"))
+    mend = f"the command that began them goes on with them; to begin anew, remove the folder {partial}"
+    other = sc.cluster(rows(100, 7), tmp_path / "other", levels=[10, 2])
+    for given, new, what in (
+        (tree, second, f"of {first}, not of {second}"),
+        (other, first, f"by {tree.path} of digest {tree.digest}, not by {other.path} of digest {other.digest}"),
+    ):
+        with pytest.raises(RunError) as caught:
+            given.assign(new, place, scratch=tmp_path / "scratch")
+        assert str(caught.value) == f"{partial}: holds unfinished labels {what}; {mend}"
+        assert sorted(partial.rglob("*")) == before
+    assert list((tmp_path / "scratch").iterdir()) == []
+    calls = labelled(monkeypatch)
+    tree.assign(first, place)
+    assert not calls
+
+
+def test_labels_of_which_nothing_is_finished_are_replaced(tree, tmp_path, monkeypatch):
+    place, notes = tmp_path / "labels.zarr", Notes()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "label_new_rows", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(store_of(tmp_path / "first.zarr", rows(50, 4)), place)
+    other = store_of(tmp_path / "second.zarr", rows(50, 5))
+    found = tree.assign(other, place, progress=notes)
+    held = f"held labels of {tmp_path / 'first.zarr'}, not of {other}, none of them finished; begun anew"
+    assert notes.texts == [f"{place}.partial: {held}"]
+    np.testing.assert_array_equal(found.labels()[:], tree.assign(other, tmp_path / "o.zarr").labels()[:])
+
+
+def test_what_has_just_begun_says_what_it_is(tree, tmp_path, monkeypatch, capsys):
+    """As a kill leaves it while the rows are looked at first."""
+    seen = []
+
+    def look(*arguments):
+        for name in ("labels.zarr", "labels.zarr.partial"):
+            seen.append(main(["inspect", str(tmp_path / name)]))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, "measure_new", look)
+    with pytest.raises(KeyboardInterrupt):
+        tree.assign(rows(50, 4), tmp_path / "labels.zarr")
+    told = capsys.readouterr().err
+    assert seen == [2, 2]
+    assert told.count("give the same assign command again") == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
+
+
+def test_unfinished_labels_for_a_url_are_kept(tree, tmp_path, object_store, monkeypatch, segments):
+    out, scratch = object_store.url("labels.zarr"), tmp_path / "scratch"
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedLabels, "finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(rows(50, 4), out, scratch=scratch)
+    (working,) = scratch.iterdir()
+    with pytest.raises(RunError, match=f"remove the folder {working}"):
+        tree.assign(rows(50, 5), out, scratch=scratch)
+    calls = labelled(monkeypatch)
+    tree.assign(rows(50, 4), out, scratch=scratch)
+    assert not calls
+
+
+@pytest.mark.parametrize("at_url", [False, True])
+@pytest.mark.parametrize("ids", [None, np.arange(50) + 7, np.array([f"row {number}" for number in range(50)])])
+def test_the_same_labels_again(tree, tmp_path, monkeypatch, ids, at_url, request):
+    out = request.getfixturevalue("object_store").url("labels.zarr") if at_url else str(tmp_path / "labels.zarr")
+    values = rows(50, 4) + np.float32(3)
+    new = store_of(tmp_path / "new.zarr", values, ids)
+    expected = tree.assign(new, out)
+    calls, read = labelled(monkeypatch), []
+    fingerprint = finished._fingerprint
+    monkeypatch.setattr(finished, "_fingerprint", lambda *rest: read.append(1) or fingerprint(*rest))
+    for given in (new, store_of(tmp_path / "copy.zarr", values, ids, chunk=20)):
+        notes = Notes()
+        found = tree.assign(given, out, progress=notes)
+        assert notes.texts == [f"{out}: finished already, nothing to do"]
+        np.testing.assert_array_equal(found.labels(2)[:], expected.labels(2)[:])
+        assert found.novelty.to_mapping() == expected.novelty.to_mapping()
+        assert found.warnings == expected.warnings != ()
+    assert read == [1]  # of the copy alone
+    other = values.copy()
+    other[-1, 0] += 1
+    stranger = np.append(ids[1:], ids[:1]) if ids is not None else np.arange(50)
+    build = sc.cluster(rows(100, 7), tmp_path / "other", levels=[10, 2])
+    for held, given in (
+        (tree, store_of(tmp_path / "changed.zarr", other, ids)),
+        (tree, store_of(tmp_path / "strange.zarr", values, stranger)),
+        (tree, store_of(tmp_path / "fewer.zarr", values[:-1], None if ids is None else ids[:-1])),
+        (build, new),
+    ):
+        with pytest.raises(InputError, match="already exists"):
+            held.assign(given, out)
+    assert not calls
+
+
+def test_stored_labels_are_opened(tree, tmp_path):
+    expected = tree.assign(rows(50, 4) + np.float32(3), tmp_path / "labels.zarr")
+    found = sc.open_labels(tmp_path / "labels.zarr")
+    assert repr(found) == repr(expected)
+    assert (found.path, found.rows, found.levels) == (str(tmp_path / "labels.zarr"), 50, 2)
+    assert found.warnings == expected.warnings
+    assert repr(found.novelty) == repr(expected.novelty)
+    assert found.novelty.to_mapping() == expected.novelty.to_mapping()
+    for name in ("rows", "novel"):
+        np.testing.assert_array_equal(getattr(found.novelty, name), getattr(expected.novelty, name))
+    np.testing.assert_array_equal(found.distances(2)[:], expected.distances(2)[:])
+    for level in (0, 3):
+        with pytest.raises(InputError, match=rf"level {level}: .*labels.zarr holds levels 1 to 2"):
+            found.labels(level)
+    for given, said in ((tree.path, "holds no labels"), (tmp_path / "gone", "no such file or folder")):
+        with pytest.raises(InputError, match=said):
+            sc.open_labels(given)
+
+
+def test_scratch_is_no_url(tree, tmp_path):
+    url = "s3://bucket/scratch"
+    for call in (
+        lambda: tree.assign(rows(9, 1), tmp_path / "labels.zarr", scratch=url),
+        lambda: tree.extend(rows(9, 1), tmp_path / "more", scratch=url),
+        lambda: tree.sample(9, scratch=url),
+        lambda: sc.cluster(rows(9, 1), tmp_path / "again", levels=[2], scratch=url),
+    ):
+        before = sorted(tmp_path.rglob("*"))
+        with pytest.raises(InputError, match="s3://bucket/scratch: scratch cannot lie at a URL; give a folder"):
+            call()
+        assert sorted(tmp_path.rglob("*")) == before
 
 
 class Notes(Silent):
@@ -175,11 +297,6 @@ class Notes(Silent):
 
     def note(self, text: str) -> None:
         self.texts.append(text)
-
-
-def open_labels(place: Path) -> np.ndarray:
-    array = open_array(place / "level-1" / "labels")
-    return array.read(0, array.rows)
 
 
 def test_a_stop_between_segments(tree, tmp_path, monkeypatch, segments, capsys):
@@ -219,8 +336,7 @@ def test_what_lies_in_the_way(tree, tmp_path):
     # Killed when all was done but to clean up.
     partial.mkdir()
     (partial / "job.json").write_text("{}")
-    with pytest.raises(InputError, match="already exists"):
-        tree.assign(rows(10, 0), tmp_path / "labels.zarr")
+    tree.assign(rows(10, 0), tmp_path / "labels.zarr")  # which are there
     assert not partial.exists()
 
 
@@ -246,10 +362,10 @@ def test_a_folder_that_its_last_writer_removes(tmp_path, monkeypatch, make):
             shutil.rmtree(self.run)
 
     monkeypatch.setattr(RunLock, "acquire", meanwhile)
-    with make(tmp_path / "labels.zarr"):
+    with make(str(tmp_path / "labels.zarr")):
         assert not left
         with pytest.raises(RunError, match="is being written by process"):
-            make(tmp_path / "labels.zarr").__enter__()
+            make(str(tmp_path / "labels.zarr")).__enter__()
 
 
 @pytest.mark.parametrize("ids", [np.arange(70) * 3, np.array([f"row {number}" for number in range(70)], dtype=object)])
@@ -284,7 +400,7 @@ def test_novelty(tmp_path, splits):
     most = stated["clusters"]["most_novel"][0]
     assert most["novel"] == found.novelty.novel.max()
     assert found.novelty.novel[most["cluster"]] == most["novel"]
-    assert repr(found).endswith(f"400 rows at 1 levels, {far.mean():.2%} of them novel)")
+    assert repr(found).endswith(f"400 rows at 1 level, {far.mean():.2%} of them novel)")
 
 
 def test_centroids_larger_than_memory(tree, tmp_path, monkeypatch, segments):
@@ -327,7 +443,7 @@ def test_labels_at_a_url(tree, tmp_path, object_store, monkeypatch):
     }
     assert list((tmp_path / "scratch").iterdir()) == []
     with pytest.raises(InputError, match=r"labels.zarr: already exists"):
-        tree.assign(new, object_store.url("labels.zarr"))
+        tree.assign(rows(70, 3), object_store.url("labels.zarr"))
     objects.write(object_store.url("other/letter.txt"), b"mine")
     with pytest.raises(InputError, match="other: already exists"):
         tree.assign(new, object_store.url("other"))
@@ -374,7 +490,6 @@ def test_killed_when_the_labels_had_come_to_a_url(tree, tmp_path, object_store, 
         with pytest.raises(KeyboardInterrupt):
             tree.assign(new, out, scratch=tmp_path / "scratch")
     assert {name.partition("/")[0] for name in object_store.objects()} == {"labels.zarr", "labels.zarr.partial"}
-    with pytest.raises(InputError, match=r"labels.zarr: already exists"):
-        tree.assign(new, out, scratch=tmp_path / "scratch")
+    tree.assign(new, out, scratch=tmp_path / "scratch")
     assert {name.partition("/")[0] for name in object_store.objects()} == {"labels.zarr"}
     assert list((tmp_path / "scratch").iterdir()) == []

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from streamcurate.clustering.novelty import NoveltyCount, percentile_of
+from streamcurate.runs import NoveltyRecord
 from streamcurate.storage import create_array
 from streamcurate.streaming import MemoryBudget, SerialExecutor, budget
 
@@ -74,6 +75,19 @@ def test_counts():
         "most_novel": [{"cluster": 3, "rows": 3, "novel": 2}],
     }
     assert found.told() == (
-        "novelty 33.33%: 2 of 6 new rows are farther from their centroid than 1, the 99th percentile of the rows it "
-        "was fitted to; 1 are in no cluster"
+        "novelty 33.33%: 2 of 6 new rows are farther from their centroid than 1, the 99th percentile of the rows the "
+        "tree was built from; 1 are in no cluster"
     )
+
+
+@pytest.mark.parametrize(
+    ("rows", "novel", "told"), [(1000, 50, False), (1000, 51, True), (10, 4, False), (10, 5, True), (0, 0, False)]
+)
+def test_when_the_tree_is_to_be_built_anew(rows, novel, told):
+    warning = NoveltyRecord(99, 1.0, rows, novel, 0).warning("b.zarr")
+    assert (warning is not None) == told
+    if told:
+        share = "5%" if rows == 1000 else "50%"
+        assert warning == (
+            f"{share} of the rows of b.zarr lie farther out than 99 % of the rows the tree was built from; cluster anew"
+        )

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from streamcurate.embeddings import fingerprint
 from streamcurate.embeddings.fingerprint import FingerprintBuilder
 from streamcurate.embeddings.ingest import ingest
-from streamcurate.embeddings.sources import base
+from streamcurate.embeddings.sources import base, idfiles
 from streamcurate.embeddings.store import open_embeddings
 from streamcurate.embeddings.writer import default_chunk_rows, ids_chunk_rows
 from streamcurate.errors import ConfigError, DataError, DiskFullError, InputError, MemoryLimitError, RunError
@@ -157,7 +157,7 @@ def test_bad_rows_are_counted_and_the_first_is_named(tmp_path):
         ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", ids=tmp_path / "ids.txt", rows_per_chunk=8)
     assert str(error.value) == (
         f'{tmp_path}/b.npy: 3 rows hold NaN or Inf (first: row 17, id "img_67"), '
-        "and 1 more bad rows in 1 other sources; drop them with --on-bad-row drop"
+        "and 1 more bad row in 1 other source; drop them with --on-bad-row drop"
     )
     assert left_in(tmp_path) == ["a.npy", "b.npy", "c.npy", "ids.txt"]
 
@@ -334,13 +334,96 @@ def open_partial(folder: Path) -> dict[str, int]:
     return {"rows": json.loads(progress.read_text())["stored"] if progress.exists() else 0}
 
 
-def test_unfinished_work_of_other_sources_is_started_over(tmp_path, monkeypatch):
+def test_unfinished_work_of_other_sources_or_options_is_not_thrown_away(tmp_path, monkeypatch):
     settings = begin(tmp_path, 7, monkeypatch)
-    np.save(tmp_path / "a.npy", matrix(30, seed=5))
+    before = open_partial(tmp_path)
+    others = settings | {"dtype": "float16", "on_bad_row": "error"}
+    with pytest.raises(
+        RunError,
+        match=r"e\.zarr\.partial: holds 32 rows of an unfinished store with other options \(dtype: none before, "
+        r"float16 now; on-bad-row: drop before, error now\); the earlier command goes on .*remove \S+\.partial,",
+    ):
+        ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", **others)
+    np.save(tmp_path / "c.npy", matrix(60))
+    with pytest.raises(RunError, match="of an unfinished store from other sources"):
+        ingest(tmp_path / "c.npy", tmp_path / "e.zarr", **settings)
+    assert open_partial(tmp_path) == before
     listener = Listener()
-    store = ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", progress=listener, **settings)
-    assert "starting over" in listener.notes[0]
-    np.testing.assert_array_equal(store.read(0, 30), matrix(30, seed=5))
+    ingest([tmp_path / "a.npy", tmp_path / "b.npy"], tmp_path / "e.zarr", progress=listener, **settings)
+    assert "going on behind row 32" in listener.notes[0]
+
+
+def test_unfinished_work_that_has_stored_nothing_is_replaced(tmp_path, monkeypatch):
+    settings = begin(tmp_path, 0, monkeypatch)
+    assert open_partial(tmp_path)["rows"] == 0
+    listener = Listener()
+    store = ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", progress=listener, **settings | {"dtype": "float16"})
+    assert store.dtype == np.float16
+    assert not [note for note in listener.notes if "over" in note]
+
+
+def test_unfinished_work_without_its_job_is_started_over(tmp_path, monkeypatch):
+    settings = begin(tmp_path, 7, monkeypatch)
+    (tmp_path / "e.zarr.partial" / "job.json").write_text("{")
+    listener = Listener()
+    ingest(f"{tmp_path}/?.npy", tmp_path / "e.zarr", progress=listener, **settings)
+    assert "cannot be gone on with; starting over" in listener.notes[0]
+
+
+@pytest.mark.parametrize("out", ["", "/"])
+def test_no_destination(tmp_path, monkeypatch, out):
+    monkeypatch.chdir(tmp_path)
+    np.save("x.npy", matrix(3))
+    with pytest.raises(InputError, match=f"'{out}': no place for a store"):
+        ingest("x.npy", out)
+    assert left_in(tmp_path) == ["x.npy"]
+
+
+def test_a_destination_that_cannot_be_made(tmp_path):
+    np.save(tmp_path / "x.npy", matrix(3))
+    for name in ("n" * 250, "n" * 300):
+        with pytest.raises(InputError, match=r"cannot be made \(File name too long\); choose another place"):
+            ingest(tmp_path / "x.npy", tmp_path / name)
+    (tmp_path / "e.zarr.partial").symlink_to(tmp_path / "gone")
+    with pytest.raises(InputError, match=r"e\.zarr\.partial: a link to nothing \(.*gone\); remove it"):
+        ingest(tmp_path / "x.npy", tmp_path / "e.zarr")
+    assert left_in(tmp_path) == ["e.zarr.partial", "x.npy"]
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="a file system that takes no folders")
+def test_a_file_system_that_takes_no_folders(tmp_path):
+    np.save(tmp_path / "x.npy", matrix(3))
+    with pytest.raises(InputError, match=r"/proc/foo\.zarr\.partial: cannot be made"):
+        ingest(tmp_path / "x.npy", "/proc/foo.zarr")
+
+
+def test_a_folder_that_vanishes_again_and_again(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", matrix(3))
+    monkeypatch.setattr(os, "mkdir", lambda path: None)
+    with pytest.raises(InputError, match="vanishes again and again"):
+        ingest(tmp_path / "x.npy", tmp_path / "e.zarr")
+
+
+@pytest.mark.parametrize(("bad", "said"), [(1, "dropped 1 bad row of 9"), (2, "dropped 2 bad rows of 9")])
+def test_how_many_rows_were_dropped(tmp_path, bad, said):
+    values = matrix(9)
+    values[:bad] = np.nan
+    np.save(tmp_path / "x.npy", values)
+    listener = Listener()
+    ingest(tmp_path / "x.npy", tmp_path / "e.zarr", on_bad_row="drop", progress=listener)
+    assert listener.notes[-1].startswith(said)
+
+
+def test_ids_that_may_not_be_read(tmp_path, monkeypatch):
+    np.save(tmp_path / "x.npy", matrix(3))
+    np.save(tmp_path / "ids.npy", np.arange(3))
+
+    def refused(path):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(idfiles, "read_header", refused)
+    with pytest.raises(InputError, match=r"ids\.npy: cannot be read \(Permission denied\); check its permissions"):
+        ingest(tmp_path / "x.npy", tmp_path / "e.zarr", ids=tmp_path / "ids.npy")
 
 
 @pytest.mark.parametrize("damage", ["chunk", "digests", "array", "progress", "short chunk"])

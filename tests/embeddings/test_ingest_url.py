@@ -149,14 +149,34 @@ def test_goes_on_where_it_stopped(object_store, sources, monkeypatch, blocks, no
     assert not object_store.objects("e.zarr.partial")
 
 
-def test_unfinished_work_of_other_sources_is_started_over(object_store, sources, monkeypatch):
-    options = killed(sources, object_store.url("e.zarr"), 9, monkeypatch)
+def test_unfinished_work_of_other_sources_or_options_is_not_thrown_away(object_store, sources, monkeypatch):
+    url = object_store.url("e.zarr")
+    options = killed(sources, url, 9, monkeypatch)
+    before = in_bucket(object_store)
+    np.save(sources / "other.npy", np.ones((ROWS, DIMS), np.float32))
+    for changes, said in (
+        ({"sources": sources / "other.npy"}, "from other sources"),
+        ({"dtype": "float16"}, r"with other options \(dtype: none before, float16 now\)"),
+    ):
+        with pytest.raises(RunError, match=rf"{said}.*; to begin anew, remove \S+e.zarr.partial and \S+e.zarr, or"):
+            ingest(out=url, **options | changes)
+    assert in_bucket(object_store) == before
+    listener = Listener()
+    options["sources"] = [sources / "a.npy", sources / "b.npy"]
+    store = ingest(out=url, progress=listener, **options)
+    assert "going on behind row" in listener.notes[0]
+    assert store.rows == ROWS - 3
+
+
+def test_unfinished_work_that_has_stored_nothing_is_replaced(object_store, sources, monkeypatch):
+    url = object_store.url("e.zarr")
+    options = killed(sources, url, 9, monkeypatch)
+    state = json.loads(object_store.get("e.zarr.partial/state.json"))
+    state |= {"progress": {}, "digests": "", "marks": "", "notes": []}
+    object_store.put("e.zarr.partial/state.json", json.dumps(state).encode())
     np.save(sources / "b.npy", np.ones((10, DIMS), np.float32))
     (sources / "ids.txt").write_text("".join(f"{row}\n" for row in range(110)))
-    listener = Listener()
-    store = ingest(out=object_store.url("e.zarr"), progress=listener, **options)
-    assert "starting over" in listener.notes[0]
-    assert store.rows == 110 - 2
+    assert ingest(out=url, **options).rows == 110 - 2
     ingest(out=sources / "e.zarr", **options)
     # Nothing of the longer one is left.
     same(in_bucket(object_store), on_disk(sources / "e.zarr"))
@@ -200,12 +220,15 @@ def test_what_is_not_ours_is_left_alone(object_store, sources, monkeypatch):
         ingest(out=url, **given(sources))
     assert list(object_store.objects()) == ["e.zarr.partial/thesis.tex"]
     object_store.remove("e.zarr.partial/thesis.tex")
-    # Beside the chunks of an unfinished ingest: of another job, which is cleared, and of the same.
+    # Beside the chunks of an unfinished ingest: of the same job, and of another, which is cleared.
     options = killed(sources, url, 10, monkeypatch)
     object_store.put("e.zarr/embeddings/c/9/0", b"beyond what was written")
-    for each in (options, given(sources, dtype="float16")):
-        with pytest.raises(InputError, match=r"already holds embeddings/c/9/0"):
-            ingest(out=url, **each)
+    with pytest.raises(InputError, match=r"already holds embeddings/c/9/0"):
+        ingest(out=url, **options)
+    state = json.loads(object_store.get("e.zarr.partial/state.json")) | {"progress": {}}
+    object_store.put("e.zarr.partial/state.json", json.dumps(state).encode())
+    with pytest.raises(InputError, match=r"already holds embeddings/c/9/0"):
+        ingest(out=url, **given(sources, dtype="float16"))
     assert list(object_store.objects()) == ["e.zarr/embeddings/c/9/0"]
 
 
@@ -290,6 +313,9 @@ def test_a_zombie_is_told_and_mixes_nothing(object_store, sources, monkeypatch, 
     def meanwhile() -> None:
         held = set(claim._held)
         claim._held.clear()
+        if changes:  # other work: as the message says, what is there is removed first
+            for name in (*object_store.objects("e.zarr/"), *object_store.objects("e.zarr.partial/")):
+                object_store.remove(name)
         ingest(out=url, **given(sources, **changes))
         claim._held.update(held)
 
@@ -417,7 +443,7 @@ def test_killed_behind_every_request(object_store, tmp_path, monkeypatch, before
         name = f"{requests}.zarr"
         url = object_store.url(name)
         if before:
-            assert killed_behind(6, url, dtype=before)
+            assert killed_behind(4, url, dtype=before)
         finished = not killed_behind(requests, url)
         if f"{name}/zarr.json" in object_store.objects(name):
             assert open_embeddings(url).read(0, 40).tobytes() == values.tobytes()

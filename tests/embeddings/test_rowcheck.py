@@ -51,7 +51,7 @@ def test_the_message_names_counts_first_row_and_id():
     assert str(bad) == 'shards/b.npy: 3 rows hold NaN or Inf (first: row 81923, id "img_0081923")'
     assert bad.fix == "drop them with --on-bad-row drop"
     bad.add("c.npy", "NaN or Inf", 5, {ZERO: np.array([4])}, None)
-    assert str(bad).endswith(", and 1 more bad rows in 1 other sources")
+    assert str(bad).endswith(", and 1 more bad row in 1 other source")
 
 
 @pytest.mark.parametrize(

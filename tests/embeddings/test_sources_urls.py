@@ -79,7 +79,7 @@ def test_patterns_and_folders(store):
     assert names("s3://bucket/p/**/*.npy") == ["p/1.npy", "p/9.npy", "p/10.npy", "p/more/2.npy"]
     assert names("s3://bucket/r/") == names("s3://bucket/r") == ["r/2.npy", "r/11.npy"]
     for source, message in {
-        "s3://bucket/p/*.npz": "no file matches this pattern",
+        "s3://bucket/p/*.npz": r"no file matches this pattern; .* name stores \(\.zarr\) and other folders one by one",
         "s3://bucket/p": r"holds the folder more beside 1\.npy",
         "s3://bucket": r"no files of rows, but folders that may; give s3://bucket/p or",
         "s3://bucket/absent": "no such file or folder",
@@ -121,6 +121,8 @@ def test_web_servers_know_no_patterns(store):
     assert open_sources("https://host/y.npy")[0].rows == 30
     with pytest.raises(InputError, match="a URL with a query"):
         open_sources("https://host/y.npy?token=a*b")
+    with pytest.raises(InputError, match="a web server cannot list its files; name single files"):
+        open_sources("https://host/*.npy")
     with pytest.raises(InputError, match="unknown format"):
         open_sources("https://host/y")
 

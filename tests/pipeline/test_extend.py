@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from frozen_trees import Centroids, build, fill, store_of, unit
+from frozen_trees import Centroids, build, fill, snapshot_of, store_of, unit
 
 import streamcurate as sc
 from streamcurate.clustering import extend as clustering_extend
@@ -360,6 +360,48 @@ def test_what_changed_meanwhile_is_refused(base, new, tmp_path, monkeypatch):
     assert not (tmp_path / "elsewhere").exists()
 
 
+def test_other_rows_leave_a_finished_run_as_it_is(base, new, tmp_path):
+    found = base.extend(new, tmp_path / "more")
+    before = sorted((tmp_path / "more").rglob("*"))
+    changed = further()
+    changed[256] += 1
+    other = store_of(tmp_path / "other.zarr", changed, names("new", 257))
+    fewer = store_of(tmp_path / "fewer.zarr", changed[:9], names("new", 9))
+    for given in (other, fewer):
+        with pytest.raises(RunError) as caught:
+            base.extend(given, tmp_path / "more", scratch=tmp_path / "scratch")
+        assert str(caught.value) == (
+            f"{tmp_path}/more: holds the rows of {new}, not of {given}; choose another run directory"
+        )
+        assert sorted((tmp_path / "more").rglob("*")) == before
+    fill(open_array(new / "embeddings", writable=True), changed)
+    with pytest.raises(StoreError, match=r"b.zarr: changed since the run began"):
+        base.extend(new, tmp_path / "more")
+    assert sorted((tmp_path / "more").rglob("*")) == before
+    assert open_tree(tmp_path / "more").digest == found.digest
+
+
+def test_stores_that_were_moved(base, new, tmp_path):
+    """The same rows at new places are noted there, by ``cluster`` for a plain run, by ``extend`` for one like this."""
+    expected = base.extend(new, tmp_path / "more")
+    for name in ("a.zarr", "b.zarr"):
+        shutil.copytree(tmp_path / name, tmp_path / f"moved-{name}")
+        shutil.rmtree(tmp_path / name)
+    first, second = tmp_path / "moved-a.zarr", tmp_path / "moved-b.zarr"
+    assert expected.embeddings() is None
+    moved = dataclasses.replace(base.manifest, store=dataclasses.replace(base.manifest.store, path=str(first)))
+    snapshot_of(first).write(tmp_path / "run" / "store.json")
+    moved.write(tmp_path / "run")
+    found = extend(tmp_path / "run", second, tmp_path / "more")
+    assert (found.digest, found.novelty) == (expected.digest, expected.novelty)
+    tree = open_tree(tmp_path / "more")
+    assert [store.path for store in tree.manifest.stores] == [str(first), str(second)]
+    assert tree.source["path"] == str(first)
+    np.testing.assert_array_equal(tree.embeddings().read(290, 310), np.concatenate([old_rows()[290:], further()[:10]]))
+    assert len(tree.sample(30).ids) == 30
+    assert snapshot_of(second) == Snapshot.read(tmp_path / "more" / "store-2.json")
+
+
 def test_refusals_leave_nothing(base, new, tmp_path):
     def refused(error: type[Exception], match: str, given: object, out: str = "more", tree: Tree = base) -> None:
         before = sorted(tmp_path.rglob("*"))
@@ -426,7 +468,12 @@ def test_what_there_is_to_know_is_told(base, new, tmp_path):
     split = build(tmp_path / "split", tmp_path / "a.zarr", centroids(splits=True))
     with pytest.warns(DegenerateTreeWarning, match=r"1 rows of .*b.zarr are in no cluster and cannot be drawn"):
         found = split.extend(new, tmp_path / "outside")
-    novelty = found.manifest.extension.novelty
+    novelty = found.novelty
+    assert base.novelty is None
+    assert novelty == found.manifest.extension.novelty
+    far = f"level 1: {novelty.share:.0%} of the rows of {new} lie farther out than 99 % of the rows the tree was built"
+    assert sum(text.startswith(far) for text in found.warnings) == 1
+    assert not any("lie farther out" in text for text in again.warnings)
     assert (novelty.rows, novelty.outside) == (257, 1)
     distances = split.levels[0].distances[:]
     ordered = np.sort(distances)

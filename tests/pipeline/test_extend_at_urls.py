@@ -12,6 +12,7 @@ from frozen_trees import Centroids, build, store_of
 from streamcurate import objects
 from streamcurate.curated import extend, open_tree
 from streamcurate.embeddings import open_embeddings
+from streamcurate.errors import RunError
 
 pytest_plugins = ["object_store"]
 
@@ -51,6 +52,10 @@ def test_everything_in_a_bucket(object_store, tmp_path, monkeypatch):
     (tmp_path / "temporary").mkdir()
     found = extend(object_store.url("run"), object_store.url("b.zarr"), out)
     assert found.digest == expected.digest
+    assert list((tmp_path / "temporary").iterdir()) == []
+    other = store_of(tmp_path / "c.zarr", rows(90, 5), np.arange(90) + 1000)
+    with pytest.raises(RunError, match=rf"more: holds the rows of .*b.zarr, not of {other}; choose another"):
+        extend(object_store.url("run"), other, out)
     assert list((tmp_path / "temporary").iterdir()) == []
     tree = open_tree(out)
     assert [store.path for store in tree.manifest.stores] == [str(first), object_store.url("b.zarr")]

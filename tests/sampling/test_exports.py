@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import tarfile
 from itertools import groupby
 
@@ -13,8 +14,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from streamcurate.embeddings.fingerprint import FingerprintBuilder
+from streamcurate.embeddings.ingest import ingest
 from streamcurate.embeddings.store import Embeddings, open_embeddings
-from streamcurate.errors import ConfigError, DataError, DiskFullError, InputError, StoreError
+from streamcurate.errors import ConfigError, DataError, DiskFullError, InputError, RunError, StoreError
 from streamcurate.sampling import check_destination, formats, lines, sample, selection, store
 from streamcurate.storage import list_arrays, open_array
 
@@ -88,6 +90,11 @@ def test_other_embeddings_are_never_mixed_with_what_is_there(random_tree, tmp_pa
     with pytest.raises(KeyboardInterrupt):
         picked.to_zarr(tmp_path / "curated.zarr", embeddings=given)
     assert (tmp_path / "curated.zarr.partial").exists()
+    with pytest.raises(
+        RunError, match=r"curated\.zarr\.partial: holds 16 rows .*of another selection, or of other emb"
+    ):
+        picked.to_zarr(tmp_path / "curated.zarr", embeddings=given + 1)
+    shutil.rmtree(tmp_path / "curated.zarr.partial")
     picked.to_zarr(tmp_path / "curated.zarr", embeddings=given + 1)
     assert (np.asarray(open_embeddings(tmp_path / "curated.zarr")) == 2).all()
 
@@ -132,7 +139,7 @@ def test_an_interrupted_store_is_gone_on_with(random_tree, tmp_path, monkeypatch
         assert np.array_equal(*arrays)
 
 
-def test_another_selection_starts_over(random_tree, tmp_path, monkeypatch):
+def test_another_selection_is_refused(random_tree, tmp_path, monkeypatch):
     monkeypatch.setattr(store, "default_chunk_rows", lambda dims, dtype: 8)
     picked = pick(random_tree)
     other = sample(picked.tree, 30, seed=5)
@@ -140,6 +147,11 @@ def test_another_selection_starts_over(random_tree, tmp_path, monkeypatch):
     with pytest.raises(ZeroDivisionError):
         picked.save(tmp_path / "curated.zarr")
     monkeypatch.undo()
+    with pytest.raises(RunError, match=r"of another selection, .*; the earlier command goes on with it"):
+        other.save(tmp_path / "curated.zarr")
+    with pytest.raises(RunError, match=r"of another command; the earlier command"):
+        ingest(np.ones((9, 4), np.float32), tmp_path / "curated.zarr")
+    shutil.rmtree(tmp_path / "curated.zarr.partial")
     other.save(tmp_path / "curated.zarr")
     assert open_array(tmp_path / "curated.zarr" / "rows")[:].tolist() == other.unique_rows.tolist()
     assert np.asarray(open_embeddings(tmp_path / "curated.zarr"))[:, 0].tolist() == other.unique_rows.tolist()
@@ -272,3 +284,8 @@ def test_webdataset_reads_what_the_keys_name(random_tree, tmp_path):
     wanted = set().union(*keys.values())
     data = webdataset.WebDataset(shards, shardshuffle=False).select(lambda sample: sample["__key__"] in wanted)
     assert [sample["txt"].decode() for sample in data] == KEYS[picked.unique_rows].tolist()
+
+
+def test_a_store_without_a_name(random_tree):
+    with pytest.raises(InputError, match="no place for a store"):
+        pick(random_tree).to_zarr("")

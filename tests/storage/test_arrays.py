@@ -360,3 +360,24 @@ def test_local_path(tmp_path):
     assert local_path(zarr.create_group({})) is None
     assert local_path(np.zeros((2, 2))) is None
     assert local_path(zarr.create_array({}, shape=(2, 2), dtype="f4")) is None
+
+
+@pytest.mark.parametrize("layout", ["plain", "shards"])
+def test_a_chunk_that_may_not_be_read(tmp_path, monkeypatch, layout):
+    made = create_array(tmp_path / "a", (8, 2), np.float32, 4, shard_rows=8 if layout == "shards" else None)
+    made.write(0, np.ones((8, 2), np.float32))
+    array, real = open_array(tmp_path / "a"), (os.open, os.stat)
+
+    def refusing(function):
+        def call(path, *arguments, **options):
+            if "/c/" in os.fspath(path):
+                raise PermissionError(13, "Permission denied", path)
+            return function(path, *arguments, **options)
+
+        return call
+
+    monkeypatch.setattr(os, "open", refusing(real[0]))
+    monkeypatch.setattr(os, "stat", refusing(real[1]))
+    for read in (lambda: array.read(0, 8), lambda: array.stamp(0)):
+        with pytest.raises(StoreError, match=r"a/c/0/0: cannot be read \(Permission denied\); check its permissions"):
+            read()

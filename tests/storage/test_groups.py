@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import zarr
@@ -86,3 +88,18 @@ def test_leftovers_of_a_killed_writer_are_removed_and_nothing_else(tmp_path):
     sync_metadata(tmp_path / "g")
     assert sorted(tmp_path.rglob("*")) == before
     np.testing.assert_array_equal(open_array(tmp_path / "g" / "a").read(0, 4), np.arange(4))
+
+
+def test_a_folder_that_may_not_be_read(tmp_path, monkeypatch):
+    create_group(tmp_path / "g")
+
+    def refused(self, *arguments, **options):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refused)
+        with pytest.raises(InputError, match=r"g: cannot be read \(Permission denied\); check its permissions"):
+            list_arrays(tmp_path / "g")
+    monkeypatch.setattr(Path, "is_file", refused)
+    with pytest.raises(InputError, match=r"g: cannot be read \(Permission denied\); check its permissions"):
+        node_kind(tmp_path / "g")

@@ -56,6 +56,13 @@ def open_ids(path: str, rows: int, column: str | None = None, holder: str = "the
     InputError
         Missing, of an unknown format, without such a column, or not as many ids as rows.
     """
+    try:
+        return _opened(path, rows, column, holder)
+    except PermissionError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+
+
+def _opened(path: str, rows: int, column: str | None, holder: str) -> IdsFile:
     if not is_file(path):
         raise InputError(f"{path}: no such file of ids; check the path")
     suffix = suffix_of(path)

@@ -32,7 +32,14 @@ def suffix_of(path: str) -> str:
 
 def is_pattern(path: str) -> bool:
     """Whether a path stands for all files it matches; one that exists stands for itself."""
-    return glob.has_magic(path) and not objects.is_web(path) and (objects.is_url(path) or not os.path.exists(path))
+    if not objects.is_url(path):
+        return glob.has_magic(path) and not os.path.exists(path)
+    if objects.is_web(path):
+        # Brackets are letters of names there; a star is one nowhere.
+        if "*" in re.split(r"[?#]", path)[0]:
+            objects.refuse_web(path, "list its files")
+        return False
+    return glob.has_magic(path)
 
 
 def matching(pattern: str) -> list[str]:
@@ -44,6 +51,11 @@ def matching(pattern: str) -> list[str]:
         There are none.
     """
     paths = objects.match(pattern) if objects.is_url(pattern) else glob.glob(pattern, recursive=True)
+    if not paths and objects.is_url(pattern):
+        raise InputError(
+            f"{pattern}: no file matches this pattern; patterns stand for single objects, so name stores (.zarr) and "
+            "other folders one by one"
+        )
     if not paths:
         raise InputError(f"{pattern}: no file matches this pattern")
     return sorted(paths, key=natural)
@@ -55,8 +67,11 @@ def contents(folder: str) -> Contents:
         folders, found = objects.names(folder)
         files = [objects.base_name(one.url) for one in found if not one.url.endswith("/")]
     else:
-        with os.scandir(folder) as entries:
-            kinds = [(entry.name, entry.is_dir()) for entry in entries]
+        try:
+            with os.scandir(folder) as entries:
+                kinds = [(entry.name, entry.is_dir()) for entry in entries]
+        except PermissionError as error:
+            raise InputError(f"{folder}: cannot be read ({error.strerror}); check its permissions") from error
         folders = [name for name, is_folder in kinds if is_folder]
         files = [name for name, is_folder in kinds if not is_folder]
     return Contents(sorted(folders, key=natural), sorted(files, key=natural))
