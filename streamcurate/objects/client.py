@@ -11,14 +11,13 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import lru_cache
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import xxhash
 
 from streamcurate.errors import InputError, ObjectError
+from streamcurate.objects.settings import check_endpoints, profile
 from streamcurate.objects.urls import is_web, split
 
 PATIENCE_VARIABLE = "STREAMCURATE_STORE_PATIENCE"
@@ -30,14 +29,6 @@ SMALL_BYTES = 1 << 20
 _CONNECT_SECONDS = 10.0
 # Whoever has less patience than this for a request that stalls waits for less long; but no request is cut off at once.
 _LEAST_SECONDS = 1.0
-# Where the stores' addresses are said; what is no URL would end the library.
-_ENDPOINTS = (
-    "AWS_ENDPOINT_URL_S3",
-    "AWS_ENDPOINT_URL",
-    "AWS_ENDPOINT",
-    "AZURE_STORAGE_ENDPOINT",
-    "AZURE_ENDPOINT",
-)
 # The library repeats a request by itself, a part of a long upload too; beyond, and where a body breaks off, it is
 # repeated here.
 _LIBRARY_RETRIES, _MOST_RETRIES = 3, 100
@@ -160,7 +151,7 @@ def _bucket(
     _process: int,
 ) -> Any:
     obstore = library()
-    _check_endpoints()
+    check_endpoints()
     endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL", "")
     waited = patience()
     options: dict[str, Any] = {
@@ -187,7 +178,7 @@ def _bucket(
         if is_web(base):
             return obstore.store.HTTPStore.from_url(base, **options)
         if base.startswith(("s3://", "s3a://")):
-            options |= _profile()
+            options |= profile()
         return obstore.store.from_url(base, **options)
     except (obstore.exceptions.BaseError, ValueError) as error:
         hint = " (AZURE_STORAGE_ACCOUNT_NAME names the account)" if "Account must be specified" in str(error) else ""
@@ -195,52 +186,6 @@ def _bucket(
             f"{base}: cannot be reached as set up here ({said(error)}){hint}; check the URL and the variables of the "
             "environment that hold credentials and endpoint"
         ) from error
-
-
-def _check_endpoints() -> None:
-    """Refuse addresses of stores that are no URLs. What they say is not shown: it may hold credentials."""
-    for name in _ENDPOINTS:
-        value = os.environ.get(name)
-        if not value:
-            continue
-        try:
-            parts = urlsplit(value)
-            whole = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
-        except ValueError:  # no port, or brackets
-            whole = False
-        if not whole or re.search(r"\s", value):
-            shown = value.rpartition("@")[2]
-            raise ObjectError(f"{name}={shown}: no URL of a store; set it to one, such as http://127.0.0.1:9000")
-
-
-def _profile() -> dict[str, Any]:
-    """Credentials of a profile of the AWS tools, where no variable holds any and boto3 is there to read them."""
-    environment = os.environ
-    if environment.get("AWS_ACCESS_KEY_ID") or environment.get("AWS_SKIP_SIGNATURE", "").lower() in ("true", "1"):
-        return {}
-    files = (
-        environment.get("AWS_SHARED_CREDENTIALS_FILE", "~/.aws/credentials"),
-        environment.get("AWS_CONFIG_FILE", "~/.aws/config"),
-    )
-    named = environment.get("AWS_PROFILE") or environment.get("AWS_DEFAULT_PROFILE")
-    if not named and not any(os.path.isfile(os.path.expanduser(file)) for file in files):
-        return {}
-    if find_spec("boto3") is None:
-        if named:
-            raise ObjectError(
-                f"AWS_PROFILE={named}: profiles are read by boto3, which is not installed; pip install boto3, or set "
-                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
-            )
-        return {}
-    # By name: it ships no types, and most installations have none of it.
-    boto3, provider = import_module("boto3"), import_module("obstore.auth.boto3")
-    try:
-        session = boto3.session.Session()
-        if session.get_credentials() is None:
-            return {}
-        return {"credential_provider": provider.Boto3CredentialProvider(session)}
-    except import_module("botocore.exceptions").BotoCoreError as error:
-        raise ObjectError(f"AWS_PROFILE={named}: {error}; check ~/.aws/config and ~/.aws/credentials") from error
 
 
 def tried(url: str, attempt: Callable[[], _OUTCOMES]) -> _OUTCOMES:
