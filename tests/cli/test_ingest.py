@@ -185,6 +185,7 @@ def test_a_signal_at_a_url(tmp_path, object_store):
     assert told["progress"]["stored"] >= 20
     assert main(["inspect", f"{url}.partial"]) == 2
     assert main(["inspect", url]) == 2
-    assert main([*command[3:], "--rows-per-chunk", "1000"]) == 0  # of other options: begun anew
-    assert len(object_store.objects()) == 5
+    assert main([*command[3:], "--rows-per-chunk", "1000"]) == 2  # of other options: not thrown away
+    assert main(command[3:]) == 0
+    assert len(object_store.objects()) == 150 + 2
     assert open_embeddings(url).rows == 3_000
