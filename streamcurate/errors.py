@@ -31,6 +31,10 @@ class StoreError(InputError):
     """Data at rest is missing, truncated, corrupt, or changed since a run began."""
 
 
+class ChangedStoreError(StoreError):
+    """Data at rest can be read, and is not what it was when the work on it began."""
+
+
 class RunError(InputError):
     """A run directory is locked, belongs to another configuration, or cannot be continued."""
 

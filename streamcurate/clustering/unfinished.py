@@ -14,7 +14,7 @@ from streamcurate import objects
 from streamcurate.embeddings.claim import Claim
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import IDS_NAME, Embeddings
-from streamcurate.errors import InputError, RunError, StoreError
+from streamcurate.errors import ChangedStoreError, InputError, RunError, StoreError
 from streamcurate.files import TEMPORARY_SUFFIX, check_scratch, move_folder, working_folder, write_json
 from streamcurate.runs.checkpoints import Checkpoints
 from streamcurate.runs.lock import LOCK_NAME, RunLock
@@ -149,7 +149,7 @@ class UnfinishedLabels:
                 try:
                     self.snapshot = snapshot.check(rows).check_ids(rows)
                 except StoreError as error:
-                    if "changed since" not in str(error) and self._anything_finished:  # it cannot be read
+                    if not isinstance(error, ChangedStoreError) and self._anything_finished:  # it cannot be read
                         raise
                     other = _other_rows(earlier, wanted)
                 else:

@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from streamcurate import objects
 from streamcurate.embeddings.fingerprint import fingerprint, unit_digests_of, unit_rows
 from streamcurate.embeddings.store import Embeddings
-from streamcurate.errors import RunError, StoreError
+from streamcurate.errors import ChangedStoreError, RunError
 from streamcurate.files import write_json
 
 SNAPSHOT_NAME = "store.json"
@@ -98,7 +98,7 @@ class Snapshot:
         """
         shape = (embeddings.rows, embeddings.dims)
         if shape != self.shape or embeddings.dtype.name != self.dtype:
-            raise StoreError(
+            raise ChangedStoreError(
                 f"{embeddings.name}: changed since the run began: {self.shape[0]:,} x {self.shape[1]} {self.dtype} "
                 f"then, {shape[0]:,} x {shape[1]} {embeddings.dtype.name} now; put the store back, or begin a new run "
                 "elsewhere"
@@ -135,14 +135,14 @@ class Snapshot:
             return self.with_ids_of(embeddings) if most is None else self
         now = _id_stamps(embeddings)
         if len(now) != len(self.id_stamps):
-            raise StoreError(
+            raise ChangedStoreError(
                 f"{embeddings.name}: its ids changed since the run began ({len(self.id_stamps)} chunks then, "
                 f"{len(now)} now); put them back, or begin a new run elsewhere"
             )
         touched = [chunk for chunk, stamp in enumerate(now) if stamp != self.id_stamps[chunk]]
         for chunk in touched[:most]:
             if _id_digest(embeddings, chunk) != self.id_digests[chunk]:
-                raise StoreError(
+                raise ChangedStoreError(
                     f"{embeddings.name}: its ids changed since the run began (chunk {chunk}); "
                     "put them back, or begin a new run elsewhere"
                 )
@@ -173,7 +173,7 @@ class Snapshot:
                 differ = (one for one in chunks if one < len(now) and now[one : one + 1] != self.stamps[one : one + 1])
                 if (chunk := next(differ, None)) is not None:
                     first, last = max(first, chunk * height), min(last, (chunk + 1) * height - 1)
-                raise StoreError(
+                raise ChangedStoreError(
                     f"{embeddings.name}: changed since the run began: rows {first} to {last} "
                     f"(chunk {first // height}) hold other values now; "
                     "put the store back, or begin a new run elsewhere"

@@ -10,6 +10,7 @@ from typing import Any
 from streamcurate.errors import ObjectError
 from streamcurate.objects.client import (
     AbsentError,
+    NoBucketError,
     Status,
     answered,
     known,
@@ -205,9 +206,9 @@ def contents(place: str | os.PathLike[str]) -> bytes | None:
     if is_url(place):
         try:
             return read(os.fspath(place))
-        except AbsentError as error:
-            if "no such bucket" in str(error):
-                raise
+        except NoBucketError:
+            raise
+        except AbsentError:
             return None
     try:
         with open(place, "rb") as file:

@@ -44,6 +44,10 @@ class AbsentError(ObjectError):
     """There is no such object."""
 
 
+class NoBucketError(AbsentError):
+    """There is not even the bucket."""
+
+
 class LengthError(ObjectError):
     """An object is shorter or longer than it has to be; ``found`` is its length."""
 
@@ -320,7 +324,7 @@ def _without_credentials(url: str) -> ObjectError:
 def absent(url: str, error: BaseException | None = None) -> AbsentError:
     """The error of what is not there."""
     if error is not None and of_bucket(error):
-        return AbsentError(f"{url}: no such bucket ({split(url)[0]}); check the URL, or make the bucket first")
+        return NoBucketError(f"{url}: no such bucket ({split(url)[0]}); check the URL, or make the bucket first")
     return AbsentError(f"{url}: no such object; check the URL")
 
 
