@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from contextlib import suppress
@@ -15,9 +14,10 @@ from streamcurate.embeddings.claim import Claim
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot
 from streamcurate.embeddings.store import IDS_NAME, Embeddings
 from streamcurate.errors import ChangedStoreError, InputError, RunError, StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, check_scratch, move_folder, working_folder, write_json
-from streamcurate.runs.checkpoints import Checkpoints
-from streamcurate.runs.lock import LOCK_NAME, RunLock
+from streamcurate.files import check_scratch, move_folder, working_folder
+from streamcurate.runs.checkpoints import CHECKPOINTS_NAME, Checkpoints
+from streamcurate.runs.lock import LOCK_NAME
+from streamcurate.runs.workfolder import JOB_NAME, WorkFolder
 from streamcurate.storage import node_kind, open_group_attributes
 from streamcurate.storage.copies import send_folder
 from streamcurate.tree import Tree
@@ -25,9 +25,9 @@ from streamcurate.version import __version__
 
 PARTIAL_SUFFIX = ".partial"
 KIND = "labels"
-_JOB, _STORE, _SCRATCH, _CHECKPOINTS = "job.json", "store", "scratch", "checkpoints"
+_STORE, _SCRATCH = "store", "scratch"
 _METADATA, _CLAIM = "zarr.json", "claim.json"
-_OURS = {_JOB, _STORE, _SCRATCH, _CHECKPOINTS, SNAPSHOT_NAME, LOCK_NAME}
+_OURS = {JOB_NAME, _STORE, _SCRATCH, CHECKPOINTS_NAME, SNAPSHOT_NAME, LOCK_NAME}
 
 
 class LabelsExistError(InputError):
@@ -71,9 +71,9 @@ class UnfinishedLabels:
         working = working_folder(self._address, "labels", scratch)
         self.folder = working if self._url else Path(self.out + PARTIAL_SUFFIX).absolute()
         self.scratch = self.folder / _SCRATCH if scratch is None or self._url else working
-        self.checkpoints = Checkpoints(self.folder / _CHECKPOINTS)
+        self.checkpoints = Checkpoints(self.folder / CHECKPOINTS_NAME)
         self.snapshot: Snapshot | None = None
-        self._lock = RunLock(self.folder)
+        self._work = WorkFolder(self.folder)
 
     @property
     def _address(self) -> str:
@@ -95,15 +95,15 @@ class UnfinishedLabels:
             parent.mkdir(parents=True, exist_ok=True)
         elif not parent.exists():
             raise InputError(f"{parent}: no such folder; make it first, or choose another place")
-        self._make_and_lock()
+        self._work.make_and_lock()
         try:
             self._refuse_strangers()
             self.scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            self._lock.release()
+            self._work.release()
             raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another place") from error
         except BaseException:
-            self._lock.release()
+            self._work.release()
             raise
         return self
 
@@ -114,8 +114,8 @@ class UnfinishedLabels:
         refused = isinstance(error, InputError) and not self._anything_finished
         if error is not None and self.folder.exists() and (refused or not (self.folder / SNAPSHOT_NAME).exists()):
             self.clear()
-            self._remove()
-        self._lock.release()
+            self._work.remove()
+        self._work.release()
 
     @property
     def _anything_finished(self) -> bool:
@@ -141,7 +141,7 @@ class UnfinishedLabels:
         StoreError
             The rows cannot be read.
         """
-        earlier, wanted = self._job(), _job_of(tree, rows)
+        earlier, wanted = self._work.job(), _job_of(tree, rows)
         other = None
         if earlier is not None:
             other = _difference(earlier, wanted)
@@ -154,7 +154,7 @@ class UnfinishedLabels:
                     other = _other_rows(earlier, wanted)
                 else:
                     self.snapshot.write(self.folder / SNAPSHOT_NAME)
-                    write_json(self.folder / _JOB, wanted)  # tree and rows may have been moved
+                    self._work.write_job(wanted)  # tree and rows may have been moved
                     return f"{self.folder}: going on with what is done"
             if other is not None and self._anything_finished:
                 with suppress(OSError):  # made for nothing, where it is empty
@@ -165,7 +165,7 @@ class UnfinishedLabels:
                 )
         self.clear()
         self.scratch.mkdir(parents=True, exist_ok=True)
-        write_json(self.folder / _JOB, wanted)
+        self._work.write_job(wanted)
         return None if other is None else f"{self.folder}: held labels {other}, none of them finished; begun anew"
 
     def note(self, snapshot: Snapshot) -> None:
@@ -179,17 +179,12 @@ class UnfinishedLabels:
         else:
             move_folder(self.store, self.out)
         self.clear()
-        self._remove()
+        self._work.remove()
 
     def clear(self) -> None:
-        """Remove everything but the lock; first what says that there is something."""
-        (self.folder / _JOB).unlink(missing_ok=True)
+        """Remove everything but the lock."""
         shutil.rmtree(self.scratch, ignore_errors=True)
-        for entry in list(self.folder.iterdir()):
-            if entry.is_dir():
-                shutil.rmtree(entry, ignore_errors=True)
-            elif entry.name != LOCK_NAME:
-                entry.unlink(missing_ok=True)
+        self._work.clear()
 
     def _send(self) -> None:
         """Put all objects where no other process does the same meanwhile."""
@@ -219,10 +214,10 @@ class UnfinishedLabels:
         elif not objects.exists(self.out):
             return
         # An assign never begins where its labels are: what lies beside them is left of the one that made them.
-        if (self.folder / _JOB).exists():
-            with suppress(InputError), self._lock:
+        if self._work.job() is not None:
+            with suppress(InputError), self._work:
                 self.clear()
-                self._remove()
+                self._work.remove()
                 if self._url:
                     objects.delete(self._claim)
         raise self._exists()
@@ -230,25 +225,8 @@ class UnfinishedLabels:
     def _exists(self) -> LabelsExistError:
         return LabelsExistError(f"{self.out}: already exists; choose another place or remove it first")
 
-    def _make_and_lock(self) -> None:
-        while True:
-            try:
-                self.folder.mkdir(exist_ok=True)
-                self._lock.acquire()
-            except RunError as error:
-                # The writer before us has just finished and removed the folder.
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
-                continue
-            except OSError as error:
-                raise InputError(f"{self.folder}: cannot be made ({error.strerror}); choose another place") from error
-            # Whoever finishes removes the folder while holding its lock: a lock on a removed file is worth nothing.
-            if self._lock.in_place:
-                return
-            self._lock.release()
-
     def _refuse_strangers(self) -> None:
-        names = {name for name in os.listdir(self.folder) if not name.endswith(TEMPORARY_SUFFIX)}
+        names = self._work.names()
         if node_kind(self.folder) == "group" and open_group_attributes(self.folder).get("kind") == KIND:
             return  # begun by an earlier version
         if strangers := names - _OURS:
@@ -256,19 +234,6 @@ class UnfinishedLabels:
                 f"{self.folder}: in the way, and not an unfinished assign (it holds {sorted(strangers)[0]!r}); "
                 "move it or choose another place"
             )
-
-    def _remove(self) -> None:
-        """Remove the folder, its lock last."""
-        (self.folder / LOCK_NAME).unlink(missing_ok=True)
-        with suppress(OSError):  # another process has come to look already, and will find the work done
-            self.folder.rmdir()
-
-    def _job(self) -> dict[str, Any] | None:
-        try:
-            value = json.loads((self.folder / _JOB).read_bytes())
-        except (FileNotFoundError, ValueError):
-            return None
-        return value if isinstance(value, dict) else None
 
 
 def _job_of(tree: Tree, rows: Embeddings) -> dict[str, Any]:
