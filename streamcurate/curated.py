@@ -15,7 +15,8 @@ from streamcurate.embeddings.store import as_embeddings
 from streamcurate.errors import DegenerateTreeWarning
 from streamcurate.pipeline.executors import check_device, executor_for
 from streamcurate.pipeline.extend import extend as pipeline_extend
-from streamcurate.sampling import Selection
+from streamcurate.sampling import Explanation, Selection
+from streamcurate.sampling import explain as explain_draw
 from streamcurate.sampling import sample as draw
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import Tree as StoredTree
@@ -39,8 +40,12 @@ class Tree(StoredTree):
         eligible: Any = None,
         **options: Any,
     ) -> Selection:
-        """Draw a balanced sample; see :func:`sample`."""
+        """Draw a sample, balanced or by another allocation; see :func:`sample`."""
         return sample(self, size, strategy, multiplier, seed, include, eligible, **options)
+
+    def explain(self, size: int, **options: Any) -> Explanation:
+        """Say how the quotas of a draw come about, down to a row, an id or a cluster; see :func:`explain`."""
+        return explain(self, size, **options)
 
     def assign(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Assignment:
         """Label new rows; see :func:`assign`."""
@@ -94,11 +99,22 @@ def sample(
     include: Any = None,
     eligible: Any = None,
     *,
+    allocation: str = "balanced",
+    alpha: float | None = None,
+    least_rows: int | None = None,
+    least_rows_level: int | None = None,
+    weights: Any = None,
+    outlier_share: float | None = None,
+    outlier_rows: int | None = None,
+    outlier_percentile: float | None = None,
     memory_limit: int | str | None = None,
     scratch: str | os.PathLike[str] | None = None,
     progress: ProgressListener | None = None,
 ) -> Selection:
-    """Draw a balanced sample from a finished tree.
+    """Draw a sample from a finished tree: balanced, unless the options of the allocation say otherwise.
+
+    These combine: first clusters that give nothing drop out, then caps and leasts bound the others, weights share what
+    each gives, and last the outliers are held to their share.
 
     Parameters
     ----------
@@ -117,6 +133,26 @@ def sample(
     eligible : path, array, sequence or Selection, optional
         Draw among these rows alone, without clustering again: row numbers (integers), a mask (booleans, one for each
         row) or ids (strings), or a file of them (.npy, .txt, .csv, .parquet). Rows outside the tree are passed over.
+    allocation : "balanced", "proportional" or "power"
+        What the children of a cluster give is in proportion to 1, to the rows under them, or to these rows to the power
+        ``alpha``, as far as each holds that much.
+    alpha : float, optional
+        For ``power``: from 0 (balanced) to 1 (proportional).
+    least_rows : int, optional
+        Clusters with fewer rows (with ``eligible``: fewer eligible rows) give nothing beside earlier rows.
+    least_rows_level : int, optional
+        The level of these clusters; 1, that above the rows, by default.
+    weights : path (.csv, .parquet), mapping or sequence, optional
+        Of single clusters: columns ``level``, ``cluster`` and any of ``weight`` (0 or more; multiplies what a cluster
+        gives beside its siblings), ``cap`` (rows it gives at most, copies counted; earlier rows stay) and ``least``
+        (rows it gives at least, if it holds them). Also a mapping of (level, cluster) to weights.
+    outlier_share : float, optional
+        Lone outliers give together at most this share of what their parent gives, as long as others can give the rest.
+    outlier_rows : int, optional
+        Most rows of the tree under an outlier, eligible or not; 1 by default.
+    outlier_percentile : float, optional
+        Below the top level, an outlier lies farther from its parent's centroid than the clusters of its level that hold
+        this percentage of the rows; 90 by default.
     memory_limit : int or str, optional
         Bytes this process may use, the interpreter included; by default half of what is available. A draw takes about
         40 bytes a row.
@@ -143,10 +179,26 @@ def sample(
         seed,
         include,
         eligible,
+        allocation=allocation,
+        alpha=alpha,
+        least_rows=least_rows,
+        least_rows_level=least_rows_level,
+        weights=weights,
+        outlier_share=outlier_share,
+        outlier_rows=outlier_rows,
+        outlier_percentile=outlier_percentile,
         memory_limit=memory_limit,
         scratch=scratch,
         progress=progress,
     )
+
+
+def explain(tree: StoredTree | str | os.PathLike[str], size: int, **options: Any) -> Explanation:
+    return explain_draw(tree if isinstance(tree, StoredTree) else open_tree(tree), size, **options)
+
+
+explain.__doc__ = explain_draw.__doc__
+explain.__wrapped__ = explain_draw  # type: ignore[attr-defined]  # its signature is what help() shows
 
 
 def assign(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import click
 
+from streamcurate.cli.allocations import allocation_options, draw_options
 from streamcurate.cli.progress import Progress
 from streamcurate.cli.signals import set_resume_hint
 
@@ -23,30 +25,8 @@ from streamcurate.cli.signals import set_resume_hint
     "numbers), .arrow (the same, as an index of Hugging Face datasets), .txt (ids), .jsonl (ids by shard), all "
     "repeated per copy, or .zarr (the rows as a new store). An existing file is replaced.",
 )
-@click.option(
-    "--strategy",
-    type=click.Choice(["random", "closest", "furthest"]),
-    default="random",
-    show_default=True,
-    help="Which rows of a cluster come first.",
-)
-@click.option(
-    "--multiplier", type=int, default=1, show_default=True, metavar="M", help="How often one row may be drawn."
-)
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="The same seed gives the same draw.")
-@click.option(
-    "--include",
-    type=click.Path(),
-    metavar="EARLIER",
-    help="An earlier draw (.parquet, .npy, .csv, .arrow, .zarr): its rows stay and count towards --size.",
-)
-@click.option(
-    "--eligible",
-    type=click.Path(),
-    metavar="LIST",
-    help="Draw among these rows alone: row numbers or a mask (.npy), ids (.txt), or a column 'row' or 'id' (.parquet, "
-    ".csv).",
-)
+@draw_options
+@allocation_options
 @click.option(
     "--metadata",
     multiple=True,
@@ -82,11 +62,13 @@ def command(
     scratch: str | None,
     quiet: bool,
     as_json: bool,
+    **allocation: Any,
 ) -> None:
     """Draw a balanced sample from the finished RUN and write it to a file.
 
-    Every cluster of the top level gives the same number of rows as far as it can, and so down to the rows. Cheap to
-    repeat with another size; with the same seed a smaller draw is part of a larger one.
+    Every cluster of the top level gives the same number of rows as far as it can, and so down to the rows; --allocation
+    and what follows it change that, and streamcurate explain shows how. Cheap to repeat with another size; with the
+    same seed and options a smaller draw is part of a larger one.
     """
     from streamcurate.objects import is_url
     from streamcurate.sampling import check_destination, check_options, make_options, sample, write
@@ -119,15 +101,26 @@ def command(
             memory_limit=memory_limit,
             scratch=place,
             progress=progress,
+            **allocation,
         )
         write(selection, out, options)
     drawn, unique = len(selection), len(selection.unique_rows)
     if as_json:
-        said = {"rows": drawn, "unique": unique, "strategy": strategy, "multiplier": multiplier, "out": out}
+        said: dict[str, Any] = {
+            "rows": drawn,
+            "unique": unique,
+            "strategy": strategy,
+            "multiplier": multiplier,
+            "out": out,
+        }
         if selection.eligible is not None:
             said["eligible"] = selection.eligible
+        if selection.allocation:
+            said["allocation"] = dict(selection.allocation)
         click.echo(json.dumps(said))
     else:
         distinct = "" if unique == drawn else f" ({unique:,} distinct)"
         among = "" if selection.eligible is None else f" of {selection.eligible:,} eligible"
-        click.echo(f"{out if is_url(out) else Path(out)}: {drawn:,} rows{distinct}{among}, {strategy}, seed {seed}")
+        how = "".join(f", {name} {value}" for name, value in selection.allocation.items())
+        place = out if is_url(out) else str(Path(out))
+        click.echo(f"{place}: {drawn:,} rows{distinct}{among}, {strategy}, seed {seed}{how}")

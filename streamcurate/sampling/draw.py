@@ -114,7 +114,7 @@ def draw_rows(
         Distinct rows, ascending, and how often each is drawn; the copies add up to the quotas.
     """
     check_strategy(strategy)
-    base, extra = _leaf_levels(np.diff(offsets), quotas, included)
+    base, extra = leaf_levels(np.diff(offsets), quotas, included)
     # Rows in the draw before any remainder: the included ones, and all rows of leaves with a level above 0.
     rows = [included.rows]
     copies = [np.maximum(included.copies, base[included.leaves])]
@@ -211,7 +211,7 @@ class _Smallest:
         self._count = len(rows)
 
 
-def _leaf_levels(sizes: Int64, quotas: Int64, included: Included) -> tuple[Int64, Int64]:
+def leaf_levels(sizes: Int64, quotas: Int64, included: Included) -> tuple[Int64, Int64]:
     """Of every leaf: the largest c with Σ over its rows of max(c, copies before) ≤ quota, and what is left then."""
     level = quotas // np.maximum(sizes, 1)
     if len(included.rows):

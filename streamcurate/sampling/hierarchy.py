@@ -126,9 +126,14 @@ class Hierarchy:
     def totals(self, leaf_values: Int64) -> list[Int64]:
         """Sums of values of the clusters of level 1 under every cluster: one array a level, level 1 first."""
         totals = [leaf_values]
-        for members, offsets in self.uppers:
-            totals.append(segment_sums(totals[-1][members], offsets))
+        for level in range(2, self.depth + 1):
+            totals.append(self.sums(level, totals[-1]))
         return totals
+
+    def sums(self, level: int, values: Int64) -> Int64:
+        """Sums of values of the clusters of the level below under every cluster of ``level``, 2 or more."""
+        members, offsets = self.uppers[level - 2]
+        return segment_sums(values[members], offsets)
 
 
 def read_hierarchy(tree: SampledTree) -> Hierarchy:

@@ -1,19 +1,22 @@
 """Quotas: how many rows each child of a node gives, in whole numbers that add up exactly.
 
-Water-filling (arXiv:2405.15613, section 3.3, made exact): every child is filled to the same level c, as far as it
-holds that much; what is left over goes one each to a random choice of the children that could hold more. All parents
-of a level are filled at once, in int64 throughout.
+Water-filling (arXiv:2405.15613, section 3.3, made exact): every child is filled to the same level c, or to c times its
+weight, as far as it holds that much; what is left over goes one each to a random choice of the children that could
+hold more. All parents of a level are filled at once, in int64 throughout (weights: :mod:`.weighted`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate.errors import CapacityError, ConfigError, InputError
-from streamcurate.sampling.hierarchy import Hierarchy, segment_sums
+from streamcurate.errors import CapacityError, InputError
+from streamcurate.sampling.hierarchy import segment_sums
+from streamcurate.sampling.weighted import Float64, in_order_of_steps, weighted_levels
 
 Int64 = NDArray[np.int64]
 UInt64 = NDArray[np.uint64]
@@ -26,7 +29,26 @@ STREAM = 0x73616D70
 _NODES = 0
 _ROWS = 1
 
-Allocation = Callable[[Int64, Int64, Int64, UInt64, Int64 | None], Int64]
+
+@dataclass(frozen=True)
+class Filled:
+    """What every child gives, and how it came about in every parent.
+
+    Attributes
+    ----------
+    quotas : ndarray of int64, shape (c,)
+    levels : ndarray of int64 or float64, shape (p,)
+        c of every parent: a child gives c, with weights ⌊c · weight⌋, unless its bounds say otherwise.
+    remainders : ndarray of int64, shape (p,)
+        Given out one each after that.
+    takers : ndarray of int64, shape (p,)
+        How many children could have got one of them.
+    """
+
+    quotas: Int64
+    levels: NDArray[Any]
+    remainders: Int64
+    takers: Int64
 
 
 def water_fill(
@@ -99,73 +121,54 @@ def segmented_water_fill(
     InputError
         A target is below what they must give.
     """
-    quotas = np.empty(len(capacities), dtype=np.int64)
-    for first, last in _pieces(offsets, _PIECE):
-        start, stop = int(offsets[first]), int(offsets[last])
-        quotas[start:stop] = _fill_piece(
-            targets[first:last],
-            capacities[start:stop],
-            offsets[first : last + 1] - start,
-            keys[start:stop],
-            None if lower is None else lower[start:stop],
-            first,
-        )
-    return quotas
+    return fill(targets, capacities, offsets, keys, lower).quotas
 
 
-# Every way of sharing a parent's quota among its children, by the name a user gives it. Each takes (targets,
-# capacities, offsets, keys, lower) and must return quotas within [lower, capacity] that add up to the targets.
-ALLOCATIONS: dict[str, Allocation] = {"balanced": segmented_water_fill}
-
-
-def leaf_quotas(
-    hierarchy: Hierarchy,
-    target: int,
+def fill(
+    targets: Int64,
     capacities: Int64,
-    *,
-    seed: int = 0,
+    offsets: Int64,
+    keys: UInt64,
     lower: Int64 | None = None,
-    allocation: str = "balanced",
-) -> NDArray[np.int64]:
-    """Share ``target`` down the tree: at the root among the top clusters, then inside every cluster.
+    weights: Float64 | None = None,
+) -> Filled:
+    """Share the targets as :func:`segmented_water_fill` does, or by weights, and say how it came about.
+
+    With weights, c is the largest number with Σ clamp(⌊c · weight⌋, lower, capacity) ≤ target, and the remainder goes
+    one each to the children whose ⌊c · weight⌋ is about to step; of those at the very same step, to the smallest keys.
+    It is the method of d'Hondt and Jefferson with bounds: a larger target never takes anything from a child.
 
     Parameters
     ----------
-    hierarchy : Hierarchy
-    target : int
-        Rows to draw, copies counted; at most the sum of ``capacities``.
-    capacities : ndarray of int64, shape (k of level 1,)
-        The most each cluster of level 1 can give.
-    seed : int
-    lower : ndarray of int64, shape (k of level 1,), optional
-        What each gives at least (rows drawn before).
-    allocation : str
-        A name in :data:`ALLOCATIONS`.
+    targets, capacities, offsets, keys, lower
+        As there; with weights, targets are at most 2**48.
+    weights : ndarray of float64, shape (c,), optional
+        As :func:`streamcurate.sampling.weighted.rounded_weights` gives them. Only those of one parent are compared.
 
-    Returns
-    -------
-    ndarray of int64, shape (k of level 1,)
-        Adds up to ``target``.
+    Raises
+    ------
+    CapacityError, InputError
+        As there.
     """
-    if allocation not in ALLOCATIONS:
-        raise ConfigError(f"allocation: {allocation!r} is unknown; known: {', '.join(sorted(ALLOCATIONS))}")
-    share = ALLOCATIONS[allocation]
-    capacities_of = hierarchy.totals(capacities)
-    lowers_of = None if lower is None else hierarchy.totals(lower)
-    quotas = np.array([target], dtype=np.int64)
-    for level in range(hierarchy.depth, 0, -1):
-        children, offsets = hierarchy.children(level)
-        shares = share(
-            quotas,
-            capacities_of[level - 1][children],
-            offsets,
-            node_keys(seed, level, children),
-            None if lowers_of is None else lowers_of[level - 1][children],
+    quotas = np.empty(len(capacities), dtype=np.int64)
+    parents = len(targets)
+    levels = np.zeros(parents, dtype=np.int64 if weights is None else np.float64)
+    remainders, takers = np.zeros(parents, dtype=np.int64), np.zeros(parents, dtype=np.int64)
+    for first, last in _pieces(offsets, _PIECE):
+        here = slice(int(offsets[first]), int(offsets[last]))
+        piece = _fill_piece(
+            targets[first:last],
+            capacities[here],
+            offsets[first : last + 1] - here.start,
+            keys[here],
+            None if lower is None else lower[here],
+            None if weights is None else weights[here],
+            first,
         )
-        # Children that nobody lists are empty clusters: they give nothing.
-        quotas = np.zeros(hierarchy.clusters(level), dtype=np.int64)
-        quotas[children] = shares
-    return quotas
+        quotas[here] = piece.quotas
+        levels[first:last], remainders[first:last] = piece.levels, piece.remainders
+        takers[first:last] = piece.takers
+    return Filled(quotas, levels, remainders, takers)
 
 
 def node_keys(seed: int, level: int, nodes: Int64) -> UInt64:
@@ -223,8 +226,14 @@ def smallest_in_segments(keys: UInt64, segments: Int64, wanted: Int64) -> NDArra
 
 
 def _fill_piece(
-    targets: Int64, capacities: Int64, offsets: Int64, keys: UInt64, lower: Int64 | None, first: int
-) -> NDArray[np.int64]:
+    targets: Int64,
+    capacities: Int64,
+    offsets: Int64,
+    keys: UInt64,
+    lower: Int64 | None,
+    weights: Float64 | None,
+    first: int,
+) -> Filled:
     totals = segment_sums(capacities, offsets)
     if (targets > totals).any():
         parent = int(np.argmax(targets > totals))
@@ -242,14 +251,23 @@ def _fill_piece(
             f"{int(bound[parent]):,} at least; ask for {int(bound[parent]):,} or more"
         )
     counts = np.diff(offsets)
-    levels = np.repeat(_levels(targets - bound, capacities, offsets, lower, targets), counts)
-    quotas = np.maximum(np.minimum(levels, capacities), lower)
-    remainders = targets - segment_sums(quotas, offsets)
     parents = np.repeat(np.arange(len(targets), dtype=np.int64), counts)
-    eligible = np.flatnonzero((lower <= levels) & (levels < capacities) & (remainders[parents] > 0))
-    chosen = smallest_in_segments(keys[eligible], parents[eligible], remainders)
+    levels: NDArray[Any]
+    if weights is None:
+        levels = _levels(targets - bound, capacities, offsets, lower, targets)
+        level_of = np.repeat(levels, counts)
+        quotas = np.maximum(np.minimum(level_of, capacities), lower)
+        steps = (lower <= level_of) & (level_of < capacities)
+    else:
+        levels, quotas, steps = weighted_levels(targets, capacities, offsets, lower, weights)
+    remainders = targets - segment_sums(quotas, offsets)
+    eligible = np.flatnonzero(steps & (remainders[parents] > 0))
+    order, segments = keys[eligible], parents[eligible]
+    if weights is not None:
+        order = in_order_of_steps(quotas[eligible] + 1, weights[eligible], order, segments)
+    chosen = smallest_in_segments(order, segments, remainders)
     quotas[eligible[chosen]] += 1
-    return quotas
+    return Filled(quotas, levels, remainders, np.bincount(segments, minlength=len(targets)).astype(np.int64))
 
 
 def _levels(free: Int64, capacities: Int64, offsets: Int64, lower: Int64, targets: Int64) -> Int64:

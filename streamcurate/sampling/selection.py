@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,6 +40,8 @@ class Selection:
         Where it was drawn from; labels, distances and ids are looked up there when they are asked for.
     eligible : int or None
         How many rows could be drawn, where the draw was restricted.
+    allocation : mapping
+        The options of the allocation that were not the default ones, by name; empty for a balanced draw.
     """
 
     unique_rows: Int64
@@ -49,6 +51,7 @@ class Selection:
     seed: int
     tree: SampledTree
     eligible: int | None = None
+    allocation: Mapping[str, Any] = field(default_factory=dict)
     _upper_levels: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = field(default_factory=list, init=False)
 
     def __len__(self) -> int:
@@ -56,7 +59,8 @@ class Selection:
         return int(self.copies.sum())
 
     def __repr__(self) -> str:
-        return f"Selection({len(self):,} rows, {len(self.unique_rows):,} distinct, of {self.tree.path})"
+        said = "".join(f", {name} {value}" for name, value in self.allocation.items())
+        return f"Selection({len(self):,} rows, {len(self.unique_rows):,} distinct, of {self.tree.path}{said})"
 
     @property
     def rows(self) -> Int64:

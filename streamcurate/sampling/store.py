@@ -161,5 +161,6 @@ def _attributes(selection: Selection, name: str, ids: np.dtype[Any] | None) -> d
             "multiplier": selection.multiplier,
             "seed": selection.seed,
             "eligible": selection.eligible,
+            **({"allocation": dict(selection.allocation)} if selection.allocation else {}),
         },
     }

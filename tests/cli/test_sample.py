@@ -241,3 +241,48 @@ def test_new_options_fail_in_one_message_and_leave_no_file(
     assert said in shown.err
     assert "Traceback" not in shown.err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["empty.txt", "run"]
+
+
+def test_another_allocation_is_named_in_what_is_said(
+    run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    out, weights = tmp_path / "a.npy", tmp_path / "w.csv"
+    assert call(run, "--size", 20, "--out", out, "--allocation", "power", "--alpha", 0.5, "--least-rows", 6) == 0
+    said = "power, alpha 0.5, least_rows 6, least_rows_level 1"
+    assert capfd.readouterr().out == f"{out}: 20 rows, random, seed 0, allocation {said}\n"
+    assert not set(range(30, 35)) & set(np.load(out))
+    weights.write_text("level,cluster,weight,cap\n2,1,3,\n1,0,,2\n")
+    assert call(run, "--size", 12, "--out", out, "--weights", weights, "--outlier-share", 0.1, "--json") == 0
+    assert json.loads(capfd.readouterr().out)["allocation"] == {
+        "weights": str(weights),
+        "outlier_share": 0.1,
+        "outlier_rows": 1,
+        "outlier_percentile": 90.0,
+    }
+    assert np.bincount(LABELS[0][np.load(out)])[[0, 2]].tolist() in ([1, 9], [2, 9])
+    same = streamcurate.open_tree(run).sample(12, weights={(2, 1): 3.0})
+    assert np.bincount(LABELS[1][LABELS[0][same.rows]]).tolist() == [3, 9]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--allocation", "fair"], "'fair' is not one of 'balanced', 'proportional', 'power'"),
+        (["--allocation", "power"], "'power' needs alpha"),
+        (["--alpha", "0.5"], "alpha: 0.5 says nothing to the allocation 'balanced'"),
+        (["--least-rows", "40"], "at most 0 can be drawn"),
+        (["--weights", "absent.csv"], "absent.csv: no such file"),
+        (["--weights", "WEIGHTS"], "line 2: level 1 has no cluster 9; its clusters are 0 to 2"),
+        (["--outlier-rows", "2"], "outlier_rows: 2 says nothing without outlier_share"),
+    ],
+)
+def test_options_of_the_allocation_fail_in_one_message(
+    run: Path, tmp_path: Path, arguments: list[str], said: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "w.csv").write_text("level,cluster,weight\n1,9,1\n")
+    arguments = [str(tmp_path / "w.csv") if argument == "WEIGHTS" else argument for argument in arguments]
+    assert call(run, "--size", 5, "--out", tmp_path / "a.npy", *arguments) == 2
+    shown = capfd.readouterr()
+    assert said in shown.err
+    assert "Traceback" not in shown.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["run", "w.csv"]

@@ -5,11 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from streamcurate.errors import CapacityError, ConfigError, InputError
+from streamcurate.errors import CapacityError, InputError
 from streamcurate.sampling import quotas as module
-from streamcurate.sampling.hierarchy import Hierarchy, read_hierarchy
+from streamcurate.sampling.hierarchy import read_hierarchy
+from streamcurate.sampling.nodes import leaf_quotas
 from streamcurate.sampling.quotas import (
-    leaf_quotas,
     node_keys,
     row_keys,
     segmented_water_fill,
@@ -176,9 +176,3 @@ def test_totals_count_rows_under_every_node(make_tree):
     tree = make_tree([0, 0, 1, 3, 3, 3, -1], [1, 1, 0, 0], [0, 0, 0], clusters=[4, 3, 1])
     totals = read_hierarchy(tree).totals(read_hierarchy(tree).sizes)
     assert [total.tolist() for total in totals] == [[2, 1, 0, 3], [3, 3, 0], [6]]
-
-
-def test_an_unknown_allocation_is_refused():
-    hierarchy = Hierarchy(np.array([0, 1]), ())
-    with pytest.raises(ConfigError, match="'fair' is unknown; known: balanced"):
-        leaf_quotas(hierarchy, 1, np.array([1]), allocation="fair")
