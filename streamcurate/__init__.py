@@ -13,33 +13,53 @@ from streamcurate.version import __version__
 
 if TYPE_CHECKING:
     from streamcurate.config import Config, Level, Resampling
-    from streamcurate.curated import Tree, assign, cluster, extend, open_labels, open_tree, sample
+    from streamcurate.curated import Tree, assign, cluster, explain, extend, open_labels, open_tree, sample
     from streamcurate.embeddings.ingest import ingest
     from streamcurate.embeddings.store import Embeddings, as_embeddings, open_embeddings
     from streamcurate.errors import DegenerateTreeWarning, InputError, StreamcurateError
-    from streamcurate.sampling import Selection
+    from streamcurate.neighbors.duplicates import Duplicates, open_duplicates
+    from streamcurate.neighbors.excluded import Excluded
+    from streamcurate.neighbors.retrieved import Retrieved
+    from streamcurate.pipeline.dedup import dedup
+    from streamcurate.pipeline.mixture import Mixture, mix
+    from streamcurate.pipeline.retrieve import exclude, retrieve
+    from streamcurate.pipeline.row_lists import CombinedRows, combine_rows
+    from streamcurate.sampling import Explanation, Selection
     from streamcurate.streaming import ProgressListener
 
 _HOMES = {
-    "Config": "config",
-    "Embeddings": "embeddings",
-    "DegenerateTreeWarning": "errors",
-    "InputError": "errors",
-    "Level": "config",
-    "ProgressListener": "streaming",
-    "Resampling": "config",
-    "Selection": "sampling",
-    "StreamcurateError": "errors",
-    "Tree": "curated",
     "as_embeddings": "embeddings",
     "assign": "curated",
     "cluster": "curated",
+    "combine_rows": "pipeline.row_lists",
+    "CombinedRows": "pipeline.row_lists",
+    "Config": "config",
+    "dedup": "pipeline.dedup",
+    "DegenerateTreeWarning": "errors",
+    "Duplicates": "neighbors.duplicates",
+    "Embeddings": "embeddings",
+    "exclude": "pipeline.retrieve",
+    "Excluded": "neighbors.excluded",
+    "explain": "curated",
+    "Explanation": "sampling",
     "extend": "curated",
     "ingest": "embeddings",
+    "InputError": "errors",
+    "Level": "config",
+    "mix": "pipeline.mixture",
+    "Mixture": "pipeline.mixture",
+    "open_duplicates": "neighbors.duplicates",
     "open_embeddings": "embeddings",
     "open_labels": "curated",
     "open_tree": "curated",
+    "ProgressListener": "streaming",
+    "Resampling": "config",
+    "retrieve": "pipeline.retrieve",
+    "Retrieved": "neighbors.retrieved",
     "sample": "curated",
+    "Selection": "sampling",
+    "StreamcurateError": "errors",
+    "Tree": "curated",
 }
 
 
@@ -58,13 +78,19 @@ def __dir__() -> list[str]:
 
 
 __all__ = [
+    "CombinedRows",
     "Config",
     "DegenerateTreeWarning",
+    "Duplicates",
     "Embeddings",
+    "Excluded",
+    "Explanation",
     "InputError",
     "Level",
+    "Mixture",
     "ProgressListener",
     "Resampling",
+    "Retrieved",
     "Selection",
     "StreamcurateError",
     "Tree",
@@ -72,10 +98,17 @@ __all__ = [
     "as_embeddings",
     "assign",
     "cluster",
+    "combine_rows",
+    "dedup",
+    "exclude",
+    "explain",
     "extend",
     "ingest",
+    "mix",
+    "open_duplicates",
     "open_embeddings",
     "open_labels",
     "open_tree",
+    "retrieve",
     "sample",
 ]

@@ -7,6 +7,7 @@ renamed, and the folder entry flushed too. At a URL it is one completed PUT.
 from __future__ import annotations
 
 import errno
+import io
 import json
 import os
 import shutil
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import xxhash
 
@@ -124,6 +125,59 @@ def write_file(path: str | os.PathLike[str], data: bytes | memoryview, *, durabl
             raise
         if durable:
             sync_folder(os.path.dirname(target) or ".")
+
+
+@contextmanager
+def placed_file(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A file written under a temporary name beside ``path``, flushed to the device and renamed at the end."""
+    target = os.fspath(path)
+    if objects.is_url(target):
+        with objects.Upload(target) as upload:
+            sent = _SentFile(upload)
+            yield cast("IO[bytes]", sent)
+            sent.flush()
+        return
+    temporary = f"{target}.{os.getpid()}{TEMPORARY_SUFFIX}"
+    with disk_errors(target):
+        try:
+            file = open(temporary, "wb")  # noqa: SIM115 - closed below, before the rename
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+            raise InputError(
+                f"{path}: cannot be written there ({error.strerror}); choose another place, or create its folder"
+            ) from error
+        try:
+            with file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            if os.path.isdir(target):
+                raise InputError(f"{path}: a folder lies there; name a file")
+            os.replace(temporary, target)
+        except BaseException:
+            os.unlink(temporary)
+            raise
+        sync_folder(os.path.dirname(target) or ".")
+
+
+class _SentFile(io.BufferedIOBase):
+    """An upload, as libraries write to it; that it is complete, whoever opened the upload says."""
+
+    def __init__(self, upload: objects.Upload) -> None:
+        super().__init__()
+        self._upload, self._position = upload, 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        size = memoryview(data).nbytes
+        if size:
+            self._upload.write(data)
+        self._position += size
+        return size
+
+    def tell(self) -> int:
+        return self._position
 
 
 def write_json(path: str | os.PathLike[str], value: Any, *, durable: bool = True) -> None:

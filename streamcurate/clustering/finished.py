@@ -77,7 +77,7 @@ def finished_labels(out: str, tree: Tree, embeddings: Embeddings, listener: Prog
     if stamps is None or stamps != noted.get("stamps"):
         if not _same_ids(out, attributes, embeddings):
             return None
-        if _fingerprint(embeddings, listener) != noted["fingerprint"]:
+        if fingerprint_of(embeddings, listener) != noted["fingerprint"]:
             return None
     return open_labels(out)
 
@@ -99,7 +99,7 @@ def _refusal(place: str) -> str:
     return f"{place}: holds no labels of new rows; give what streamcurate assign made"
 
 
-def _fingerprint(embeddings: Embeddings, listener: ProgressListener) -> str:
+def fingerprint_of(embeddings: Embeddings, listener: ProgressListener) -> str:
     """Of the rows as they are."""
     builder = FingerprintBuilder(embeddings.dims, embeddings.dtype)
     row = embeddings.dims * embeddings.dtype.itemsize

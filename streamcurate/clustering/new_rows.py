@@ -138,7 +138,7 @@ def label_new_rows(
     for number, (start, stop) in enumerate(ranges):
         segment = _kept(number, start, stop, fingerprint, measured, around)
         if segment is None:
-            piece = measured.part(Points.all_of(_Rows(source, start, stop)))
+            piece = measured.part(Points.all_of(RowRange(source, start, stop)))
             segment = _label(number, start, stop, fingerprint, piece, frozen, around)
         total = total.combine(segment[0])
         found.append((start, segment[1], segment[2]))
@@ -222,7 +222,7 @@ def _digest(*arrays: StoredArray) -> str:
     return digest.hexdigest()
 
 
-class _Rows:
+class RowRange:
     """A range of a source's rows as a source."""
 
     def __init__(self, source: RowSource, start: int, stop: int) -> None:

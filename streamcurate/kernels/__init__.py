@@ -20,6 +20,22 @@ if TYPE_CHECKING:
     from streamcurate.kernels.cpu.farthest import farthest
     from streamcurate.kernels.cpu.formula import distance_of, squared_distances_of_pairs
     from streamcurate.kernels.cpu.nearest import nearest, nearest_workspace_bytes
+    from streamcurate.kernels.cpu.nearest_rows import (
+        keys_of_values,
+        nearest_rows,
+        nearest_rows_workspace_bytes,
+        screen_seeds,
+        unusable_rows,
+        values_of_keys,
+    )
+    from streamcurate.kernels.cpu.pairs import (
+        PairCounts,
+        group_roots,
+        pair_workspace_bytes,
+        row_pair_distances,
+        unite_pairs,
+    )
+    from streamcurate.kernels.cpu.pairs_rows import PairAxes, PairRows, pair_axes, pair_row_bytes, prepare_pair_rows
     from streamcurate.kernels.cpu.prepare import (
         centroid_shifts,
         moved_centroids_bytes,
@@ -33,6 +49,7 @@ if TYPE_CHECKING:
     from streamcurate.kernels.cpu.selection import keys_of_distances, smallest_per_cluster
     from streamcurate.kernels.cpu.statistics import statistics
     from streamcurate.kernels.cpu.sums import cluster_sums, mean_centroids
+    from streamcurate.kernels.cpu.unite import settle_groups, unite_edges
     from streamcurate.kernels.exact_total import ExactTotal
     from streamcurate.kernels.farthest_rows import FarthestRows
     from streamcurate.kernels.fixed_point import FixedPoint
@@ -49,6 +66,22 @@ _HOMES = {
     "squared_distances_of_pairs": "cpu.formula",
     "nearest": "cpu.nearest",
     "nearest_workspace_bytes": "cpu.nearest",
+    "keys_of_values": "cpu.nearest_rows",
+    "nearest_rows": "cpu.nearest_rows",
+    "nearest_rows_workspace_bytes": "cpu.nearest_rows",
+    "screen_seeds": "cpu.nearest_rows",
+    "unusable_rows": "cpu.nearest_rows",
+    "values_of_keys": "cpu.nearest_rows",
+    "PairAxes": "cpu.pairs_rows",
+    "PairCounts": "cpu.pairs",
+    "PairRows": "cpu.pairs_rows",
+    "group_roots": "cpu.pairs",
+    "pair_axes": "cpu.pairs_rows",
+    "pair_row_bytes": "cpu.pairs_rows",
+    "pair_workspace_bytes": "cpu.pairs",
+    "prepare_pair_rows": "cpu.pairs_rows",
+    "row_pair_distances": "cpu.pairs",
+    "unite_pairs": "cpu.pairs",
     "centroid_shifts": "cpu.prepare",
     "moved_centroids_bytes": "cpu.prepare",
     "prepare_centroids": "cpu.prepare",
@@ -64,6 +97,8 @@ _HOMES = {
     "statistics": "cpu.statistics",
     "cluster_sums": "cpu.sums",
     "mean_centroids": "cpu.sums",
+    "settle_groups": "cpu.unite",
+    "unite_edges": "cpu.unite",
     "ExactTotal": "exact_total",
     "FarthestRows": "farthest_rows",
     "FixedPoint": "fixed_point",
@@ -95,6 +130,9 @@ __all__ = [
     "FixedPoint",
     "Metric",
     "NearestSelection",
+    "PairAxes",
+    "PairCounts",
+    "PairRows",
     "PreparedCentroids",
     "Quantiser",
     "SeedingSpace",
@@ -105,21 +143,36 @@ __all__ = [
     "farthest",
     "formula_rows",
     "get_backend",
+    "group_roots",
     "keys_of_distances",
+    "keys_of_values",
     "mean_centroids",
     "moved_centroids_bytes",
     "nearest",
+    "nearest_rows",
+    "nearest_rows_workspace_bytes",
     "nearest_workspace_bytes",
+    "pair_axes",
+    "pair_row_bytes",
+    "pair_workspace_bytes",
     "philox4x32",
     "prepare_centroids",
+    "prepare_pair_rows",
     "prepared_centroids_bytes",
     "quantise",
     "quantised_distances",
     "random_below",
     "random_bits",
     "relabel",
+    "row_pair_distances",
+    "screen_seeds",
     "seeding_space",
+    "settle_groups",
     "smallest_per_cluster",
     "squared_distances_of_pairs",
     "statistics",
+    "unite_edges",
+    "unite_pairs",
+    "unusable_rows",
+    "values_of_keys",
 ]

@@ -118,7 +118,7 @@ class UnfinishedWork:
         """
         wanted = {"format": 1, "kind": self._kind, "engine": __version__, **identity}
         earlier = self._work.job()
-        other = None if earlier is None else _difference(earlier, wanted)
+        other = None if earlier is None else difference(earlier, wanted)
         said = None
         if other is not None and self.anything_finished:
             raise RunError(
@@ -172,7 +172,7 @@ class UnfinishedWork:
         self._work.remove()
 
 
-def _difference(earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
+def difference(earlier: Mapping[str, Any], wanted: Mapping[str, Any]) -> str | None:
     """How work begun before differs, in words; None where it does not."""
     for key in [*wanted, *(earlier.keys() - wanted.keys())]:
         before, now = earlier.get(key), wanted.get(key)

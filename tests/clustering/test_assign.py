@@ -231,8 +231,8 @@ def test_the_same_labels_again(tree, tmp_path, monkeypatch, ids, at_url, request
     new = store_of(tmp_path / "new.zarr", values, ids)
     expected = tree.assign(new, out)
     calls, read = labelled(monkeypatch), []
-    fingerprint = finished._fingerprint
-    monkeypatch.setattr(finished, "_fingerprint", lambda *rest: read.append(1) or fingerprint(*rest))
+    fingerprint = finished.fingerprint_of
+    monkeypatch.setattr(finished, "fingerprint_of", lambda *rest: read.append(1) or fingerprint(*rest))
     for given in (new, store_of(tmp_path / "copy.zarr", values, ids, chunk=20)):
         notes = Notes()
         found = tree.assign(given, out, progress=notes)

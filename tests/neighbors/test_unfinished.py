@@ -14,13 +14,18 @@ from streamcurate.neighbors.unfinished import UnfinishedWork
 IDENTITY = {"threshold": 0.9, "keep": "first"}
 
 
-def begun(place: Path, identity: dict[str, object] = IDENTITY, *, done: bool) -> None:
-    with pytest.raises(KeyboardInterrupt), UnfinishedWork(place, "dedup") as work:
-        assert work.begin(identity) is None
+def interrupted(place: Path, done: bool) -> None:
+    with UnfinishedWork(place, "dedup") as work:
+        assert work.begin(IDENTITY) is None
         (work.scratch / "pieces").write_bytes(b"x")
         if done:
             work.checkpoints.save("step", {"found": np.arange(3)})
         raise KeyboardInterrupt
+
+
+def begun(place: Path, *, done: bool) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(place, done)
 
 
 def test_the_same_work_goes_on(tmp_path: Path) -> None:
@@ -70,14 +75,12 @@ def test_the_result_appears_whole(tmp_path: Path) -> None:
 
 
 def test_what_came_meanwhile_is_not_replaced(tmp_path: Path) -> None:
-    with (
-        pytest.raises(InputError, match="already exists"),
-        UnfinishedWork(tmp_path / "out", "dedup") as work,
-    ):
+    with UnfinishedWork(tmp_path / "out", "dedup") as work:
         work.begin(IDENTITY)
         work.checkpoints.save("step", {})
         (tmp_path / "out").mkdir()
-        work.finish("dedup.json")
+        with pytest.raises(InputError, match="already exists"):
+            work.finish("dedup.json")
     assert (tmp_path / "out.partial" / "job.json").exists()
 
 

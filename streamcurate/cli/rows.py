@@ -1,0 +1,60 @@
+"""``streamcurate rows``: lists of rows united, intersected and subtracted."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from streamcurate.cli.progress import Progress
+
+
+@click.command("rows")
+@click.argument("how", type=click.Choice(["union", "intersection", "difference"]))
+@click.argument("lists", nargs=-1, required=True, type=click.Path(), metavar="LIST LIST...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="Where to write, rows ascending: .npy (row numbers), .parquet or .csv (row, id) or .txt (ids, else row "
+    "numbers). An existing file is replaced.",
+)
+@click.option("--of", type=click.Path(), metavar="STORE|RUN", help="What the lists are about; needed for ids.")
+@click.option("--mask", is_flag=True, help="Write a mask: a boolean for each row of the store (.npy).")
+@click.option("--memory-limit", metavar="SIZE", help="Such as 4GiB; by default half of what is free.")
+@click.option("--scratch", type=click.Path(), metavar="DIR", help="For long lists; by default beside FILE.")
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of sentences.")
+def command(
+    how: str,
+    lists: tuple[str, ...],
+    out: str,
+    of: str | None,
+    mask: bool,
+    memory_limit: str | None,
+    scratch: str | None,
+    quiet: bool,
+    as_json: bool,
+) -> None:
+    """Unite, intersect or subtract lists of rows.
+
+    A list holds row numbers or a mask (.npy), ids (.txt), or a column 'row' or 'id' (.parquet, .csv), as dedup,
+    retrieve, exclude and sample write them. The difference is the first list without the rows of all others.
+    """
+    from streamcurate.objects import is_url
+    from streamcurate.pipeline.row_lists import SUFFIXES, check_place, combine_rows
+
+    check_place(out, SUFFIXES, "a list of rows")
+    place = scratch or (None if is_url(out) else str(Path(out).absolute().parent))
+    with Progress(quiet=quiet) as progress:
+        options = {"mask": mask, "memory_limit": memory_limit, "scratch": place}
+        found = combine_rows(how, lists, out, of, progress=progress, **options)  # type: ignore[arg-type]
+    if as_json:
+        named = [{"name": name, "rows": rows} for name, rows in found.lists]
+        click.echo(json.dumps({"how": how, "lists": named, "rows": found.count, "out": out}))
+        return
+    for name, rows in found.lists:
+        click.echo(f"{name}: {rows:,} rows")
+    click.echo(f"{out}: {found.count:,} rows, the {how}")

@@ -1,0 +1,321 @@
+"""Lists of rows united, intersected and subtracted, whatever their form and however long."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from streamcurate.embeddings.rowlist import open_list
+from streamcurate.embeddings.rowsets import (
+    LIST_BYTES,
+    OPERATIONS,
+    MergedRows,
+    NumberFile,
+    copy_numbers,
+    ordered,
+    write_mask,
+    write_numbers,
+)
+from streamcurate.embeddings.store import Embeddings
+from streamcurate.errors import ConfigError, DataError, InputError
+from streamcurate.files import placed_file
+from streamcurate.objects import is_url
+from streamcurate.pipeline.rows import open_rows
+from streamcurate.sampling.lines import id_column
+from streamcurate.sampling.scratch import scratch_folder
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+
+Int64 = NDArray[np.int64]
+
+SUFFIXES = (".npy", ".parquet", ".csv", ".txt")
+# Lines written together.
+_BATCH = 1 << 16
+# Rows that can be numbered at all.
+_MOST_ROWS = 2**63 - 1
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class CombinedRows:
+    """What became of several lists of rows.
+
+    Attributes
+    ----------
+    how : {"union", "intersection", "difference"}
+    lists : tuple of (str, int)
+        Name and number of distinct rows of each list.
+    count : int
+        Rows of the result.
+    out : str or None
+        Where the result was written.
+    rows : ndarray of int64, shape (count,), or None
+        The result, ascending; None where it was written.
+    """
+
+    how: str
+    lists: tuple[tuple[str, int], ...]
+    count: int
+    out: str | None
+    rows: Int64 | None
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __repr__(self) -> str:
+        return f"CombinedRows({self.count:,} rows, the {self.how} of {len(self.lists)} lists)"
+
+    @property
+    def unique_rows(self) -> Int64:
+        """The result, as everything that takes a list of rows asks for it.
+
+        Raises
+        ------
+        InputError
+            It was written to a file.
+        """
+        if self.rows is None:
+            raise InputError(f"{self.out}: the rows were written there, and are not held; give that file instead")
+        return self.rows
+
+
+def combine_rows(
+    how: str,
+    lists: Sequence[Any],
+    out: str | os.PathLike[str] | None = None,
+    of: Any = None,
+    *,
+    mask: bool = False,
+    memory_limit: int | str | None = None,
+    scratch: str | os.PathLike[str] | None = None,
+    progress: ProgressListener | None = None,
+) -> CombinedRows:
+    """Unite, intersect or subtract lists of rows.
+
+    Parameters
+    ----------
+    how : {"union", "intersection", "difference"}
+        The difference is the first list without the rows of all others.
+    lists : sequence of path, array, sequence, or object with ``unique_rows``
+        Row numbers, masks or ids, as ``subset`` of ``cluster`` takes them; a row named more than once counts once.
+    out : path or URL, optional
+        Where to write the result, rows ascending: .npy (row numbers, or with ``mask`` a boolean for each row of the
+        store), .parquet or .csv (columns ``row`` and, where the store has ids, ``id``), .txt (ids where there are some,
+        else row numbers). An existing file is replaced.
+    of : Tree, Embeddings, path or array, optional
+        The rows that the lists are about: a run directory or a store. Needed for lists of ids; with it, row numbers
+        beyond its rows are refused.
+    mask : bool
+        Write a mask; its length is that of ``of``, else that of the masks given.
+    memory_limit : int or str, optional
+        Bytes this process may use; by default half of what is available. Longer lists are sorted through files.
+    scratch : path, optional
+        Folder for these; by default the system's for temporary files.
+    progress : ProgressListener, optional
+
+    Returns
+    -------
+    CombinedRows
+        With the rows, where they are not written.
+
+    Raises
+    ------
+    InputError
+        A list cannot be read, is about other rows, or the result cannot be written there.
+    """
+    if how not in OPERATIONS:
+        raise ConfigError(f"how: {how!r} is not allowed; it must be {' or '.join(OPERATIONS)}")
+    if isinstance(lists, (str, os.PathLike)) or len(lists) < 2:
+        raise ConfigError(f"lists: a {how} is of two lists or more; name at least two")
+    place = None if out is None else os.fspath(out)
+    if place is not None:
+        check_place(place, SUFFIXES, "a list of rows")
+    if mask and (place is None or _suffix(place) != ".npy"):
+        raise ConfigError(f"mask: a mask is written as .npy, {place or 'nothing'} is no place for it; name a .npy file")
+    budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, 1)
+    what = f"{len(lists)} lists of rows"
+    budget.require(LIST_BYTES * len(lists), what, "combine fewer at a time, then their results")
+    store = None if of is None else open_rows(of).embeddings
+    rows = _rows_of(lists, store)
+    if mask and rows is None:
+        raise ConfigError("mask: how many rows there are is not known; name the store or the run with --of")
+    with scratch_folder("rows", scratch) as folder:
+        names, counts, found = _combined(how, lists, store, rows, budget, Path(folder), progress or Silent())
+        held = None
+        if place is None:
+            budget.require(16 * found.count, f"holding {found.count:,} rows", "write them to a file (out=)")
+            held = np.concatenate([np.empty(0, dtype=np.int64), *found.pieces()])
+        elif mask:
+            assert rows is not None  # refused above
+            write_mask(place, rows, found.pieces())
+        else:
+            _WRITERS[_suffix(place)](place, found, store)
+    return CombinedRows(how, tuple(zip(names, counts, strict=True)), found.count, place, held)
+
+
+def check_place(path: str, suffixes: Sequence[str], what: str) -> None:
+    """Refuse a place for a file that cannot be written to, before any work is done.
+
+    Raises
+    ------
+    InputError
+        Unknown suffix, no such folder, a folder in its place, or no permission.
+    """
+    suffix = _suffix(path)
+    if suffix not in suffixes:
+        found = f"its suffix is {suffix!r}" if suffix else "it has no suffix"
+        raise InputError(f"{path}: {found}; {what} is written as {', '.join(suffixes)}")
+    if is_url(path):
+        return
+    if os.path.isdir(path):
+        raise InputError(f"{path}: a folder lies there; name a file")
+    folder = os.path.dirname(os.path.abspath(path))
+    if not os.path.isdir(folder):
+        raise InputError(f"{path}: the folder {folder} does not exist; create it first")
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"{path}: no permission to write into {folder}; choose another place")
+
+
+def _suffix(path: str) -> str:
+    return os.path.splitext(path.rstrip("/"))[1].lower()
+
+
+def _rows_of(lists: Sequence[Any], store: Embeddings | None) -> int | None:
+    """How many rows the lists are about: those of the store, else as many as the masks have; None: not known."""
+    if store is not None:
+        return store.rows
+    known: tuple[str, int] | None = None
+    for number, chosen in enumerate(lists):
+        with _hint(chosen, number, store):
+            listed = open_list(chosen, False, _name(number), "the list")
+        if listed.kind != "mask" or listed.length is None:
+            continue
+        if known is not None and listed.length != known[1]:
+            raise InputError(
+                f"{listed.name}: a mask of {listed.length:,} entries, and {known[0]} has {known[1]:,}; masks must be "
+                "of the same store"
+            )
+        known = listed.name, listed.length
+    return None if known is None else known[1]
+
+
+def _combined(
+    how: str,
+    lists: Sequence[Any],
+    store: Embeddings | None,
+    rows: int | None,
+    budget: MemoryBudget,
+    folder: Path,
+    listener: ProgressListener,
+) -> tuple[list[str], list[int], NumberFile]:
+    """Names and rows of the lists, and the result in a file."""
+    names, streams = [], []
+    memory = max(budget.usable // len(lists) - LIST_BYTES, 1 << 20)
+    ids = None if store is None else store.ids
+    with ExitStack() as stack:
+        for number, chosen in enumerate(lists):
+            place = folder / f"list-{number}"
+            options: dict[str, Any] = {"ids": ids, "name": _name(number), "listener": listener}
+            with _hint(chosen, number, store):
+                opened = ordered(chosen, _MOST_ROWS if rows is None else rows, place, memory, **options)
+                streams.append(stack.enter_context(opened))
+            names.append(os.fspath(chosen) if isinstance(chosen, (str, os.PathLike)) else _name(number))
+        merged = MergedRows(how, streams)
+        found = write_numbers(folder / "rows.npy", _told(merged.pieces(), rows, how, listener))
+    return names, merged.counts, found
+
+
+def _told(pieces: Iterator[Int64], rows: int | None, how: str, listener: ProgressListener) -> Iterator[Int64]:
+    """The pieces, while the listener is told how far they are, where the number of rows is known."""
+    if rows is None:
+        yield from pieces
+        return
+    listener.started(how, rows)
+    done = 0
+    for piece in pieces:
+        yield piece
+        listener.advanced(int(piece[-1]) + 1 - done, piece.nbytes)
+        done = int(piece[-1]) + 1
+    listener.finished()
+
+
+def _name(number: int) -> str:
+    return f"lists[{number}]"
+
+
+@contextmanager
+def _hint(chosen: Any, number: int, store: Embeddings | None) -> Iterator[None]:
+    """What is no list of row numbers may be one of ids, whose store was not named."""
+    try:
+        yield
+    except InputError as error:
+        if store is None and _may_be_ids(chosen, number):
+            raise type(error)(f"{error}; of ids, name the store or the run with --of") from error
+        raise
+
+
+def _may_be_ids(chosen: Any, number: int) -> bool:
+    try:
+        return open_list(chosen, True, _name(number), "the list").kind == "ids"
+    except InputError:
+        return False
+
+
+# -- formats -----------------------------------------------------------------------------------------------------------
+
+
+def _write_npy(path: str, found: NumberFile, store: Embeddings | None) -> None:
+    copy_numbers(found, path)
+
+
+def _write_parquet(path: str, found: NumberFile, store: Embeddings | None) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet
+
+    fields = [("row", pa.int64())]
+    if store is not None and store.ids is not None:
+        fields.append(("id", pa.int64() if store.ids.dtype.kind in "iu" else pa.string()))
+    schema = pa.schema(fields)
+    with placed_file(path) as file, pa.parquet.ParquetWriter(file, schema) as writer:
+        for rows, ids in _lines(found, store):
+            columns = [pa.array(rows)] if ids is None else [pa.array(rows), id_column(ids)]
+            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
+
+
+def _write_csv(path: str, found: NumberFile, store: Embeddings | None) -> None:
+    with_ids = store is not None and store.ids is not None
+    with placed_file(path) as file:
+        file.write(b"row,id\n" if with_ids else b"row\n")
+        for rows, ids in _lines(found, store):
+            text = io.StringIO(newline="")
+            columns = [rows.tolist()] if ids is None else [rows.tolist(), ids.tolist()]
+            csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
+            file.write(text.getvalue().encode())
+
+
+def _write_txt(path: str, found: NumberFile, store: Embeddings | None) -> None:
+    with placed_file(path) as file:
+        for rows, ids in _lines(found, store):
+            texts = [str(value) for value in (rows if ids is None else ids).tolist()]
+            for row, text in zip(rows.tolist(), texts, strict=True):
+                if "\n" in text or "\r" in text:
+                    raise DataError(
+                        f"{path}: the id of row {row} contains a line break ({text!r}), one a line cannot hold it; "
+                        "write .parquet or .csv"
+                    )
+            file.write("".join(f"{text}\n" for text in texts).encode())
+
+
+def _lines(found: NumberFile, store: Embeddings | None) -> Iterator[tuple[Int64, NDArray[Any] | None]]:
+    for rows in found.pieces(step=_BATCH):
+        yield rows, None if store is None else store.take_ids(rows)
+
+
+_WRITERS = {".npy": _write_npy, ".parquet": _write_parquet, ".csv": _write_csv, ".txt": _write_txt}
