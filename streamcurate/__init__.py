@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from streamcurate.pipeline.mixture import Mixture, mix
     from streamcurate.pipeline.retrieve import exclude, retrieve
     from streamcurate.pipeline.row_lists import CombinedRows, combine_rows
+    from streamcurate.reports import Report, report
     from streamcurate.sampling import Explanation, Selection
     from streamcurate.streaming import ProgressListener
 
@@ -53,6 +54,8 @@ _HOMES = {
     "open_labels": "curated",
     "open_tree": "curated",
     "ProgressListener": "streaming",
+    "Report": "reports",
+    "report": "reports",
     "Resampling": "config",
     "retrieve": "pipeline.retrieve",
     "Retrieved": "neighbors.retrieved",
@@ -89,6 +92,7 @@ __all__ = [
     "Level",
     "Mixture",
     "ProgressListener",
+    "Report",
     "Resampling",
     "Retrieved",
     "Selection",
@@ -109,6 +113,7 @@ __all__ = [
     "open_embeddings",
     "open_labels",
     "open_tree",
+    "report",
     "retrieve",
     "sample",
 ]

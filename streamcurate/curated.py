@@ -15,6 +15,8 @@ from streamcurate.embeddings.store import as_embeddings
 from streamcurate.errors import DegenerateTreeWarning
 from streamcurate.pipeline.executors import check_device, executor_for
 from streamcurate.pipeline.extend import extend as pipeline_extend
+from streamcurate.reports import Report
+from streamcurate.reports import report as write_report
 from streamcurate.sampling import Explanation, Selection
 from streamcurate.sampling import explain as explain_draw
 from streamcurate.sampling import sample as draw
@@ -54,6 +56,12 @@ class Tree(StoredTree):
     def extend(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Tree:
         """Add the rows of a second store, in a run directory of its own; see :func:`extend`."""
         return extend(self, embeddings, out, **options)
+
+    def report(
+        self, out: str | os.PathLike[str], selection: Any = None, size: int | None = None, **options: Any
+    ) -> Report:
+        """Write one HTML page about the tree and a draw; see :func:`streamcurate.report`."""
+        return write_report(self, out, selection, size, **options)
 
 
 def cluster(embeddings: Any, run: str | os.PathLike[str] | None = None, **options: Any) -> Tree:

@@ -27,6 +27,7 @@ COMMANDS: dict[str, str] = {
     "exclude": "List the rows that are not near unwanted examples.",
     "rows": "Unite, intersect or subtract lists of rows.",
     "mix": "Draw from several sources into one export.",
+    "report": "Write one page that shows what a run and a draw did.",
     "assign": "Label new rows with a finished tree.",
     "extend": "Add new rows to a finished tree, in a run of its own.",
     "demo": "Curate two small pools into a folder, with pictures.",

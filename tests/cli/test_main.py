@@ -200,6 +200,7 @@ class TestHelp:
             "exclude",
             "rows",
             "mix",
+            "report",
             "assign",
             "extend",
             "demo",
