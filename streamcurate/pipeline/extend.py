@@ -44,6 +44,7 @@ from streamcurate.runs import (
     check_engine,
     differences,
 )
+from streamcurate.runs.machine import this_machine
 from streamcurate.storage import create_group, node_kind
 from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent, parse_bytes
 from streamcurate.tree import LevelWriter, Tree, level_digest, open_tree, rows_under, snapshot_name
@@ -198,9 +199,9 @@ class _Job:
             return self.folder.conclude(earlier)
         with logged(self.run, self.listener) as emit:
             if earlier is None:
-                emit(RunStarted(engine=__version__, store=self.store.name))
+                emit(RunStarted(engine=__version__, store=self.store.name, machine=this_machine()))
             else:
-                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
+                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
             manifest = earlier or wanted
             self._record(manifest, snapshot)
             manifest = self.folder.finish(self._build_levels(manifest, snapshot, statistics, emit))

@@ -48,6 +48,7 @@ from streamcurate.runs import (
     levels_in_common,
 )
 from streamcurate.runs.events import EVENTS_NAME
+from streamcurate.runs.machine import this_machine
 from streamcurate.storage import create_array, create_group, node_kind
 from streamcurate.streaming import Executor, PassReport, Points, ProgressListener, StoredRows
 from streamcurate.tree import LevelWriter, Tree, level_digest, level_name, open_tree, rows_under
@@ -127,7 +128,7 @@ class Job:
             if earlier is not None:
                 if node_kind(self.folder.tree) is None or not (self.run / SNAPSHOT_NAME).exists():
                     self._lay_out(snapshot)  # of a run at a URL no more than the manifest may have been published
-                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1))
+                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
             if borrowed is not None and reuse is not None:
                 manifest = self._take_over(manifest, borrowed, reuse)
             manifest = self._build_levels(manifest, statistics, subset, emit)
@@ -187,7 +188,7 @@ class Job:
     def _begin(self, manifest: Manifest, snapshot: Snapshot, emit: Callable[[Event], None]) -> Manifest:
         self._lay_out(snapshot)
         self.folder.record(manifest)
-        emit(RunStarted(engine=__version__, store=self.store.name))
+        emit(RunStarted(engine=__version__, store=self.store.name, machine=this_machine()))
         return manifest
 
     def _lay_out(self, snapshot: Snapshot) -> None:

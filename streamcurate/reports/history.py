@@ -81,6 +81,8 @@ class History:
         Those the log tells of.
     engines : tuple of str
         Versions of streamcurate that worked on it.
+    machines : tuple of str
+        From which it was led.
     began, ended : str or None
         UTC in ISO 8601.
     resumed : int
@@ -95,6 +97,7 @@ class History:
 
     levels: tuple[LevelHistory, ...] = ()
     engines: tuple[str, ...] = ()
+    machines: tuple[str, ...] = ()
     began: str | None = None
     ended: str | None = None
     resumed: int = 0
@@ -121,7 +124,9 @@ def read_history(run: str) -> History:
 def history_of(events: list[Event]) -> History:
     """Put the events of a log together."""
     levels = []
-    engines = dict.fromkeys(event.engine for event in events if isinstance(event, (RunStarted, Resumed)))
+    begun = [event for event in events if isinstance(event, (RunStarted, Resumed))]
+    engines = dict.fromkeys(event.engine for event in begun)
+    machines = dict.fromkeys(event.machine for event in begun if event.machine)
     now: dict[int, list[Event]] = {}
     spent: dict[int, float] = {}
     level, before = 1, None
@@ -143,6 +148,7 @@ def history_of(events: list[Event]) -> History:
     return History(
         levels=tuple(levels),
         engines=tuple(engines),
+        machines=tuple(machines),
         began=events[0].time if events else None,
         ended=ends[-1] if ends else None,
         resumed=sum(isinstance(event, Resumed) for event in events),

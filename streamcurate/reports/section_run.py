@@ -138,7 +138,7 @@ def run_section(names: Names, found: Findings) -> str:
             else "one process, as far as the log tells"
         )
         facts.append(("computed by", where))
-    facts.append(("hardware", "not noted by this run"))
+    facts.append(("led from", "; ".join(history.machines) or "a machine that the log does not name"))
     rows = "".join(f"<tr><th scope=row>{escaped(name)}</th><td>{escaped(value)}</td></tr>" for name, value in facts)
     config = details(
         "Configuration, with all defaults",

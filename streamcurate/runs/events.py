@@ -31,10 +31,11 @@ class Event:
 
 @dataclass(frozen=True)
 class RunStarted(Event):
-    """A run began in an empty directory."""
+    """A run began in an empty directory, led from ``machine``."""
 
     engine: str
     store: str
+    machine: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Resumed(Event):
     level: int
     step: int | None = None
     iteration: int | None = None
+    machine: str = ""
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,13 @@ def test_events_come_back_as_they_were(path):
 
 def test_lines_are_json_for_any_reader(path):
     first = json.loads(path.read_text().splitlines()[0])
-    assert first == {"event": "run-started", "time": EVENTS[0].time, "engine": "0.1.0", "store": "emb.zarr"}
+    assert first == {
+        "event": "run-started",
+        "time": EVENTS[0].time,
+        "engine": "0.1.0",
+        "store": "emb.zarr",
+        "machine": "",
+    }
 
 
 def test_log_goes_on_where_it_ended(path):
