@@ -22,8 +22,10 @@ if TYPE_CHECKING:
     from streamcurate.neighbors.retrieved import Retrieved
     from streamcurate.pipeline.dedup import dedup
     from streamcurate.pipeline.mixture import Mixture, mix
+    from streamcurate.pipeline.plan import plan
     from streamcurate.pipeline.retrieve import exclude, retrieve
     from streamcurate.pipeline.row_lists import CombinedRows, combine_rows
+    from streamcurate.planning.plan import Plan
     from streamcurate.reports import Report, report
     from streamcurate.sampling import Explanation, Selection
     from streamcurate.streaming import ProgressListener
@@ -53,6 +55,8 @@ _HOMES = {
     "open_embeddings": "embeddings",
     "open_labels": "curated",
     "open_tree": "curated",
+    "Plan": "planning.plan",
+    "plan": "pipeline.plan",
     "ProgressListener": "streaming",
     "Report": "reports",
     "report": "reports",
@@ -91,6 +95,7 @@ __all__ = [
     "InputError",
     "Level",
     "Mixture",
+    "Plan",
     "ProgressListener",
     "Report",
     "Resampling",
@@ -113,6 +118,7 @@ __all__ = [
     "open_embeddings",
     "open_labels",
     "open_tree",
+    "plan",
     "report",
     "retrieve",
     "sample",

@@ -19,6 +19,7 @@ from streamcurate.version import __version__
 COMMANDS: dict[str, str] = {
     "ingest": "Read embeddings from files into a Zarr store.",
     "inspect": "Show what a store or a run holds.",
+    "plan": "Show what a run would take, before it runs.",
     "cluster": "Build the hierarchy; the same line again resumes it.",
     "sample": "Draw a balanced subset from a finished run.",
     "explain": "Show how a draw's quotas come about, down a branch.",

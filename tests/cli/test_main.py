@@ -192,6 +192,7 @@ class TestHelp:
         assert streamcurate.list_commands(context) == [
             "ingest",
             "inspect",
+            "plan",
             "cluster",
             "sample",
             "explain",
