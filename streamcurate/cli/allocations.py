@@ -9,18 +9,6 @@ import click
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
-# Names of their parameters: a command that has them takes them as keywords and passes them on.
-ALLOCATION_OPTIONS = (
-    "allocation",
-    "alpha",
-    "least_rows",
-    "least_rows_level",
-    "weights",
-    "outlier_share",
-    "outlier_rows",
-    "outlier_percentile",
-)
-
 
 def allocation_options(command: _Command) -> _Command:
     """Add ``--allocation``, ``--alpha``, ``--least-rows``, ``--weights``, ``--outlier-share`` and their companions."""

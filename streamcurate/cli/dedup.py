@@ -33,7 +33,8 @@ from streamcurate.cli.workers import computing_options, connected
     "--most-neighbours",
     type=int,
     metavar="N",
-    help="Compare each cluster with its N nearest at most and list what is left out; by default with all it needs.",
+    help="Compare two cells of rows only if one is among the N nearest of the other, and list what is left out; by "
+    "default all that could hold duplicates are compared.",
 )
 @click.option(
     "--search",

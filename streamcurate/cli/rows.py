@@ -43,10 +43,11 @@ def command(
     A list holds row numbers or a mask (.npy), ids (.txt), or a column 'row' or 'id' (.parquet, .csv), as dedup,
     retrieve, exclude and sample write them. The difference is the first list without the rows of all others.
     """
+    from streamcurate.neighbors.row_files import check_destination
     from streamcurate.objects import is_url
-    from streamcurate.pipeline.row_lists import SUFFIXES, check_place, combine_rows
+    from streamcurate.pipeline.row_lists import combine_rows
 
-    check_place(out, SUFFIXES, "a list of rows")
+    check_destination(out)  # beside which scratch is made
     place = scratch or (None if is_url(out) else str(Path(out).absolute().parent))
     with Progress(quiet=quiet) as progress:
         options = {"mask": mask, "memory_limit": memory_limit, "scratch": place}

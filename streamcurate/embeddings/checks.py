@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,6 @@ def check_matrix(shape: tuple[int, ...], where: str) -> None:
         raise InputError(f"{where}: shape {shape}: the rows are empty; embeddings need at least one dimension")
 
 
-def suffix_of(path: str) -> str:
+def suffix_of(path: str | os.PathLike[str]) -> str:
     """Lower-case suffix of a path, with its dot."""
     return Path(path).suffix.lower()

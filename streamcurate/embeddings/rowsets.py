@@ -291,11 +291,11 @@ def _mask_data(rows: int, pieces: Iterable[Int64]) -> Iterator[tuple[bytes, int]
         yield mask.tobytes(), int(np.count_nonzero(mask))
 
 
-def copy_numbers(numbers: NumberFile, path: str | os.PathLike[str]) -> None:
-    """Write the numbers of a file to another place, perhaps a URL."""
+def write_counted(path: str | os.PathLike[str], count: int, pieces: Iterable[Int64]) -> None:
+    """Write numbers, of which it is known how many there are, to an .npy file: at a URL none can be changed later."""
     with placed_file(path) as file:
-        file.write(_header(numbers.count, "<i8"))
-        for piece in numbers.pieces():
+        file.write(_header(count, "<i8"))
+        for piece in pieces:
             file.write(_bytes(piece))
 
 

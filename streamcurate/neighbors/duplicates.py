@@ -28,6 +28,10 @@ TakeIds = Callable[[Int64], "NDArray[Any] | None"]
 KIND = "dedup"
 SUMMARY_NAME, MASK_NAME, ROWS_NAME = "dedup.json", "keep.npy", "duplicates.parquet"
 SKIPPED_NAME = "skipped.parquet"
+_FORMAT = 1
+# What is read of dedup.json.
+_NOTED = {"identity", "fingerprint", "stamps", "rows", "kept", "removed", "components", "sizes", "largest", "metric"}
+_NOTED |= {"threshold", "keep", "pairs", "cells", "warnings"}
 # Lines of a row group: the file must not depend on the pieces in which its lines come.
 _GROUP = 1 << 17
 # Ids are Python strings for a moment.
@@ -219,8 +223,10 @@ def read_summary(path: str) -> dict[str, Any] | None:
         return None
     try:
         value = json.loads(content)
-        if value["kind"] != KIND:
-            raise ValueError(f"kind is {value['kind']!r}")
+        if (value["kind"], value["format"]) != (KIND, _FORMAT):
+            raise ValueError(f"kind is {value['kind']!r} of format {value['format']!r}")
+        if missing := _NOTED - value.keys():
+            raise ValueError(f"{min(missing)!r} is missing")
     except (ValueError, KeyError, TypeError) as error:
         raise StoreError(f"{place}: unreadable ({error}); restore it, or choose another place") from error
     found: dict[str, Any] = value
@@ -229,7 +235,7 @@ def read_summary(path: str) -> dict[str, Any] | None:
 
 def write_summary(folder: Path, summary: Mapping[str, Any]) -> None:
     """Write ``dedup.json``; the rest of the folder is there by then."""
-    write_json(folder / SUMMARY_NAME, {"format": 1, "kind": KIND, **summary})
+    write_json(folder / SUMMARY_NAME, {"format": _FORMAT, "kind": KIND, **summary})
 
 
 def summary_of_sizes(counts: Counts, take_ids: TakeIds | None) -> dict[str, Any]:

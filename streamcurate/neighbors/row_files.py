@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.checks import suffix_of
+from streamcurate.embeddings.rowsets import write_counted, write_mask
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import DataError, InputError
 from streamcurate.files import placed_file
@@ -57,18 +59,20 @@ class Columns:
     called: str
 
 
-def check_destination(path: str | os.PathLike[str]) -> str:
-    """Refuse a place that cannot be written to, before any work is done; its suffix.
+def check_destination(
+    path: str | os.PathLike[str], suffixes: Sequence[str] = SUFFIXES, what: str = "a list of rows"
+) -> str:
+    """Refuse a place for a file that cannot be written to, before any work is done; its suffix.
 
     Raises
     ------
     InputError
         Unknown suffix, no such folder, a folder in its place, or no permission.
     """
-    suffix = Path(path).suffix.lower()
-    if suffix not in SUFFIXES:
+    suffix = suffix_of(path)
+    if suffix not in suffixes:
         found = f"its suffix is {suffix!r}" if suffix else "it has no suffix"
-        raise InputError(f"{path}: {found}; a list of rows is written as {', '.join(SUFFIXES)}")
+        raise InputError(f"{path}: {found}; {what} is written as {', '.join(suffixes)}")
     if is_url(path):
         refuse_web(os.fspath(path), "be written to")
         return suffix
@@ -121,10 +125,13 @@ def write_rows(
     path: str | os.PathLike[str],
     pieces: Iterator[Int64],
     count: int,
-    source: Embeddings,
+    source: Embeddings | None,
     listener: ProgressListener | None = None,
 ) -> None:
-    """Write rows: .parquet and .csv (row, id), .npy (row numbers), .txt (ids, else row numbers); as above."""
+    """Write rows: .parquet and .csv (row, id), .npy (row numbers), .txt (ids, else row numbers); as above.
+
+    Without a ``source`` there are no ids.
+    """
     watched = _watched(_row_batches(pieces), Path(path).name, count, listener or Silent())
     if check_destination(path) in (".parquet", ".csv"):
         _write_tables(path, (_row_table(rows, source) for rows in watched))
@@ -132,18 +139,15 @@ def write_rows(
         _write_plain(path, watched, count, source)
 
 
-def write_mask(
+def write_row_mask(
     path: str | os.PathLike[str],
-    pieces: Iterator[NDArray[np.bool_]],
+    pieces: Iterator[Int64],
+    count: int,
     rows: int,
     listener: ProgressListener | None = None,
 ) -> None:
-    """Write a mask over ``rows`` rows as .npy, given in order."""
-    header = {"descr": "|b1", "fortran_order": False, "shape": (rows,)}
-    with placed_file(path) as file:
-        np.lib.format.write_array_header_1_0(file, header)
-        for piece in _watched(pieces, Path(path).name, rows, listener or Silent()):
-            file.write(piece.tobytes())
+    """Write ``count`` ascending row numbers as a mask of ``rows`` booleans, .npy; as above."""
+    write_mask(path, rows, _watched(pieces, Path(path).name, count, listener or Silent()))
 
 
 def _batches(pieces: Iterator[Near]) -> Iterator[Near]:
@@ -197,11 +201,11 @@ def _near_table(near: Near, columns: Columns) -> Any:
     return table.append_column("distance", pa.array(near.distances))
 
 
-def _row_table(rows: Int64, source: Embeddings) -> Any:
+def _row_table(rows: Int64, source: Embeddings | None) -> Any:
     import pyarrow as pa
 
     table = pa.table({"row": pa.array(rows)})
-    return table if source.ids is None else table.append_column("id", _id_column(source, rows))
+    return table if source is None or source.ids is None else table.append_column("id", _id_column(source, rows))
 
 
 def _id_column(source: Embeddings, rows: Int64) -> Any:
@@ -221,7 +225,7 @@ def _write_tables(path: str | os.PathLike[str], tables: Iterator[Any]) -> None:
 
     first = next(tables)
     writer: Callable[..., Any] = pyarrow.parquet.ParquetWriter
-    if Path(path).suffix.lower() == ".csv":
+    if suffix_of(path) == ".csv":
         writer = pyarrow.csv.CSVWriter
     with placed_file(path) as file, writer(file, first.schema) as opened:
         for table in tables:
@@ -229,17 +233,14 @@ def _write_tables(path: str | os.PathLike[str], tables: Iterator[Any]) -> None:
                 opened.write_table(table)
 
 
-def _write_plain(path: str | os.PathLike[str], pieces: Iterator[Int64], count: int, source: Embeddings) -> None:
+def _write_plain(path: str | os.PathLike[str], pieces: Iterator[Int64], count: int, source: Embeddings | None) -> None:
     """Row numbers as .npy, or names as .txt."""
+    if suffix_of(path) == ".npy":
+        write_counted(path, count, pieces)
+        return
     with placed_file(path) as file:
-        if Path(path).suffix.lower() == ".npy":
-            header = {"descr": "<i8", "fortran_order": False, "shape": (count,)}
-            np.lib.format.write_array_header_1_0(file, header)
-            for rows in pieces:
-                file.write(rows.astype("<i8", copy=False).tobytes())
-            return
         for rows in pieces:
-            ids = source.take_ids(rows)
+            ids = None if source is None else source.take_ids(rows)
             names = [str(name) for name in (rows if ids is None else ids).tolist()]
             for row, name in zip(rows.tolist(), names, strict=True):
                 # What Python's and most other readers take for the end of a line.

@@ -11,7 +11,7 @@ from typing import Any
 
 from streamcurate import objects
 from streamcurate.errors import InputError, RunError
-from streamcurate.files import check_scratch, move_folder, working_folder
+from streamcurate.files import check_scratch, move_folder, working_folder, write_file
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME, Checkpoints
 from streamcurate.runs.lock import LOCK_NAME
 from streamcurate.runs.workfolder import JOB_NAME, WorkFolder
@@ -20,7 +20,9 @@ from streamcurate.version import __version__
 
 PARTIAL_SUFFIX = ".partial"
 _RESULT, _SCRATCH = "result", "scratch"
-_OURS = {JOB_NAME, CHECKPOINTS_NAME, _RESULT, _SCRATCH, LOCK_NAME}
+# Where scratch ever was, a line each.
+_PLACES = ".scratch"
+_OURS = {JOB_NAME, CHECKPOINTS_NAME, _RESULT, _SCRATCH, _PLACES, LOCK_NAME}
 
 
 class UnfinishedWork:
@@ -60,6 +62,8 @@ class UnfinishedWork:
         check_scratch(scratch)
         self.out, self._kind = os.fspath(out).rstrip("/"), kind
         self._url = objects.is_url(self.out)
+        if not self._url and os.path.basename(self.out) in ("", os.curdir, os.pardir):
+            raise InputError(f"{os.fspath(out)!r}: is no place for the result of {kind}; give the path of a new one")
         address = self.out if self._url else os.path.abspath(self.out)
         working = working_folder(address, kind, scratch)
         self.folder = working if self._url else Path(self.out + PARTIAL_SUFFIX).absolute()
@@ -129,6 +133,7 @@ class UnfinishedWork:
             said = f"{self.folder}: going on with what is done"
         else:
             self._clear()
+        self._note_scratch()
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -163,8 +168,19 @@ class UnfinishedWork:
         """Remove everything: the result lies where it belongs."""
         self._remove()
 
+    def _note_scratch(self) -> None:
+        """Remember where scratch lies, before it does: work that goes on with scratch elsewhere clears it all."""
+        known = self._scratch_places()
+        if self.scratch not in known:
+            write_file(self.folder / _PLACES, "".join(f"{place}\n" for place in [*known, self.scratch]).encode())
+
+    def _scratch_places(self) -> list[Path]:
+        places = self.folder / _PLACES
+        return [Path(line) for line in places.read_text().splitlines()] if places.exists() else []
+
     def _clear(self) -> None:
-        shutil.rmtree(self.scratch, ignore_errors=True)
+        for place in {self.scratch, *self._scratch_places()}:
+            shutil.rmtree(place, ignore_errors=True)
         self._work.clear()
 
     def _remove(self) -> None:

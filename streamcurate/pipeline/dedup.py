@@ -11,7 +11,7 @@ from streamcurate import objects
 from streamcurate.clustering.assign import stamps_digest
 from streamcurate.config import Config, Level
 from streamcurate.embeddings.store import Embeddings
-from streamcurate.errors import ConfigError, InputError
+from streamcurate.errors import ChangedStoreError, ConfigError, InputError
 from streamcurate.neighbors.duplicates import (
     SKIPPED_NAME,
     SUMMARY_NAME,
@@ -95,8 +95,8 @@ def dedup(
     clusters : int, optional
         Clusters to cut rows without a tree into; by default as many as suit their number.
     most_neighbours : int, optional
-        Compare each cluster with its so many nearest ones at most. What that leaves out is listed in
-        ``skipped.parquet``; by default nothing is.
+        Compare two cells (the groups of rows that clusters are cut into) only if one is among so many nearest ones of
+        the other. What that leaves out is listed in ``skipped.parquet``; by default nothing is.
     search : "auto", "blas" or "faiss"
         What compares rows; it changes no result.
     memory_limit, threads, client, progress
@@ -148,6 +148,7 @@ def dedup(
         folders = (work.scratch, [work.folder])
         with executor_for(client, budget, listener, *folders, rows.embeddings, device, threads) as (executor, store):
             summary = _find(tree, store, asked, tile_rows, work, executor, listener)
+            _check_unchanged(tree, work)  # ids and labels have been read since
         described = {
             "engine": __version__,
             "identity": identity,
@@ -157,7 +158,7 @@ def dedup(
             "metric": asked.radius.metric,
             "threshold": asked.radius.threshold,
             "keep": asked.keep,
-            "seed": asked.seed,
+            "seed": identity["seed"],
         }
         write_summary(work.result, described | summary)
         work.finish(SUMMARY_NAME)
@@ -209,10 +210,29 @@ def _cluster(
     work.checkpoints.save(_CLUSTERING, {})
     try:
         return cluster(store, run, config=config, subset=subset, progress=_PassesAlone(listener), **options)
+    except ChangedStoreError as error:
+        raise _of_other_rows(error, work) from error
     except InputError:
         if not Manifest.exists(run):
             work.checkpoints.discard(_CLUSTERING)
         raise
+
+
+def _check_unchanged(tree: Tree, work: UnfinishedWork) -> None:
+    """Refuse a store whose files changed while they were read: clusters, edges and rows would not belong together.
+
+    Raises
+    ------
+    ChangedStoreError
+    """
+    try:
+        tree.embeddings()
+    except ChangedStoreError as error:
+        raise _of_other_rows(error, work) from error
+
+
+def _of_other_rows(error: ChangedStoreError, work: UnfinishedWork) -> ChangedStoreError:
+    return ChangedStoreError(f"{error}; for a dedup of the rows as they are now, remove {work.folder} as well")
 
 
 class _PassesAlone:
@@ -250,6 +270,7 @@ def _find(
         most_neighbours=asked.most_neighbours,
         tile_rows=tile_rows,
     )
+    _check_unchanged(tree, work)
     memory = int(executor.budget.usable * _MEMORY_SHARE)
     components = _components(found, store.rows, work, memory, listener)
     for left in work.result.iterdir():  # of a process that was killed while it wrote
@@ -271,15 +292,15 @@ def _find(
     largest = counts.largest[0].size if counts.largest else 0
     if largest >= max(_CHAINED_SHARE * looked_at, _CHAINED_ROWS):
         warnings.append(
-            f"one component holds {largest:,} of {looked_at:,} rows, of which one is kept: rows that are not alike "
-            "hang together through others; ask for nearer rows"
+            f"one component holds {largest:,} of {looked_at:,} rows, of which one is kept: copies of one, or rows "
+            "that are not alike and hang together through others; look at some of them, and ask for nearer rows if so"
         )
     return {
         "rows": looked_at,
         "kept": kept,
         "removed": removed,
         **shown,
-        "pairs": {"possible": found.possible, "covered": found.covered, "rescored": found.rescored},
+        "pairs": {"possible": found.possible, "covered": found.covered},
         "cells": {"number": found.cells, "joined": found.joined, "pruned": found.pruned, "skipped": found.skipped},
         "warnings": warnings,
     }

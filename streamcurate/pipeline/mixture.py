@@ -14,12 +14,16 @@ from streamcurate.config.checks import whole_number
 from streamcurate.config.mixture import MixtureConfig, Part
 from streamcurate.embeddings.rowlist import open_list
 from streamcurate.errors import CapacityError, ConfigError, InputError
+from streamcurate.neighbors.examples.seed_clusters import check_level
+from streamcurate.neighbors.examples.wanted import wanted
+from streamcurate.neighbors.row_files import check_destination
 from streamcurate.neighbors.unfinished import UnfinishedWork
 from streamcurate.objects import open_file
 from streamcurate.pipeline.executors import check_device
-from streamcurate.pipeline.mixture_parts import TakenPart, Taking, in_part
+from streamcurate.pipeline.mixture_parts import MOST_ROWS, TakenPart, Taking, in_part
 from streamcurate.pipeline.mixture_sources import Source, Sources
-from streamcurate.pipeline.row_lists import check_place
+from streamcurate.sampling import STRATEGIES, make_allocation
+from streamcurate.sampling.draw import check_strategy
 from streamcurate.sampling.mixed import SUFFIXES, MixedPart, check_sources, suffix_of, write_mixture
 from streamcurate.sampling.store import check_absent
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
@@ -180,7 +184,7 @@ def mix(
     place, listener = os.fspath(out), progress or Silent()
     if suffix_of(place) == ".zarr":
         check_absent(place)
-    check_place(place, SUFFIXES, "a mixture")
+    check_destination(place, SUFFIXES, "a mixture")
     budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, threads)
     sources = Sources()
     check_sources(place, _checked_sources(config, sources))
@@ -226,6 +230,7 @@ def _checked_sources(config: MixtureConfig, sources: Sources) -> list[Any]:
                     )
             lists = {"rows": part.listed, **{key: part.options.get(key) for key in ("eligible", "subset")}}
             _check_lists(lists, source)
+            _check_options(part, source)
             found.append(source.embeddings)
     for number, exclusion in enumerate(config.exclude):
         with in_part(f"{config.origin}: exclude[{number}]: "):
@@ -239,6 +244,22 @@ def _check_lists(lists: Mapping[str, Any], source: Source) -> None:
         if chosen is not None:
             with in_part(f"{key}: "):
                 open_list(chosen, source.embeddings.ids is not None, "the list", key)
+
+
+def _check_options(part: Part, source: Source) -> None:
+    """Refuse what a draw or a retrieval would refuse only when the parts before it are computed."""
+    options = dict(part.options)
+    if part.kind == "draw":
+        others = ("strategy", "multiplier", "seed", "include", "eligible")
+        check_strategy(options.get("strategy", STRATEGIES[0]))
+        make_allocation(**{name: value for name, value in options.items() if name not in others})
+    elif part.kind == "retrieve":
+        unsaid = dict.fromkeys(("cosine", "l2", "nearest", "per_seed", "per_cluster", "metric"))
+        said: dict[str, Any] = {**unsaid, "least_seeds": 1, "level": 1, **options}
+        said.pop("subset", None)
+        asked = wanted(**said, tree_metric=None if source.tree is None else source.tree.metric)
+        if source.tree is not None:
+            check_level(source.tree, asked.level)
 
 
 def _taken(config: MixtureConfig, taking: Taking, listener: ProgressListener) -> tuple[list[TakenPart], list[str]]:
@@ -269,6 +290,11 @@ def _taken(config: MixtureConfig, taking: Taking, listener: ProgressListener) ->
         raise InputError(
             f"{config.origin}: size: {config.size:,}, and the parts give {total:,}: none has a share, which would give "
             "the rest; leave the size out, or give a part a share"
+        )
+    if total > MOST_ROWS:
+        raise InputError(
+            f"{config.origin}: the parts give {total:,} rows, copies counted; at most {MOST_ROWS:,} can be written: "
+            "give fewer copies of some"
         )
     return [taken[number] for number in range(len(taken))], notes
 

@@ -27,6 +27,8 @@ from streamcurate.streaming.shuffle import SortedRecords
 Int64 = NDArray[np.int64]
 
 _BATCH = 1 << 16
+# Of a mixture, copies counted: more cannot be counted in int64.
+MOST_ROWS = 2**62
 
 
 @dataclass(frozen=True)
@@ -287,6 +289,11 @@ class Taking:
 
     def _whole(self, key: str, part: Part, total: int, pieces: Iterator[Int64]) -> TakenPart:
         rows = write_numbers(self.work.result / f"{key}-rows.npy", pieces)
+        if rows.count * part.copies > MOST_ROWS:
+            raise InputError(
+                f"copies: {part.copies:,} of each of {rows.count:,} rows are too many; at most "
+                f"{MOST_ROWS // rows.count:,}"
+            )
         return TakenPart(None, rows.count * part.copies, rows, part.copies, max(total - rows.count, 0))
 
 

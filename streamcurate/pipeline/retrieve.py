@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.checks import suffix_of
 from streamcurate.errors import CapacityError, ConfigError
 from streamcurate.neighbors.examples.found import Found, everywhere, find, staying
 from streamcurate.neighbors.examples.nearest_seeds import find_nearest
@@ -19,12 +20,13 @@ from streamcurate.neighbors.examples.wanted import Wanted, check_reachable, want
 from streamcurate.neighbors.excluded import Excluded
 from streamcurate.neighbors.radius import Radius
 from streamcurate.neighbors.retrieved import Retrieved
-from streamcurate.neighbors.row_files import Columns, check_destination, write_mask, write_near, write_rows
+from streamcurate.neighbors.row_files import Columns, check_destination, write_near, write_row_mask, write_rows
 from streamcurate.pipeline.rows import SourceRows, open_rows
-from streamcurate.pipeline.search import Computing, Looking, check_unchanged, looking
+from streamcurate.pipeline.search import Computing, Looking, looking
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 
 _HELD_BYTES = 20  # of a row found: its number, its seed's, the distance
+_MASK_BYTES = 2  # of a row of a mask while its pieces are joined
 _FIX = "write a file (out=...), which is streamed"
 
 
@@ -105,7 +107,7 @@ def retrieve(
     memory_limit, threads, device, client, progress
         As for ``cluster``. Lists by seed are made by the CPU on every device.
     scratch : path, optional
-        Folder for intermediate arrays, 12 bytes a row; by default beside ``out``, else that for temporary files.
+        Folder for intermediate arrays, 12 to 15 bytes a row; by default beside ``out``, else that for temporary files.
 
     Returns
     -------
@@ -132,6 +134,7 @@ def retrieve(
         metric=metric,
         computing=_computing(memory_limit, scratch, threads, device, client, progress),
     ) as result:
+        result.check_fits(_FIX if out is None else "use the command, which holds nothing of it")
         if out is not None:
             result.write(out)
         return result.held()
@@ -175,8 +178,11 @@ class _Result:
         columns = Columns(self.rows.embeddings, self.look.seeds.embeddings, "seed")
         write_near(out, self.found.pieces(), self.count, columns, self.computing.listener)
 
+    def check_fits(self, fix: str) -> None:
+        _check_fits(self.computing.budget, self.rows, self.count, fix)
+
     def held(self) -> Retrieved:
-        return _held(self.found, self.count, self.rows, self.look, "seed", self.computing.budget)
+        return _held(self.found, self.count, self.rows, self.look, "seed")
 
 
 @contextmanager
@@ -210,7 +216,7 @@ def _retrieving(
         if asked.radius is None:
             _check_quotas(asked, rows, look)
         found = find(look.search, look.seeds, asked, rows.tree)
-        check_unchanged(rows.embeddings, look.stamps)
+        look.check_unchanged()
         yield _Result(found, found.count(), rows, look, asked, computing)
 
 
@@ -280,12 +286,15 @@ def exclude(
         raise ConfigError(f"{places[0]}: for the rows that stay and for those removed; name two files")
     rows = open_rows(source)
     radius = check_reachable(Radius.of(cosine, l2))
+    if not places:
+        total = rows.embeddings.rows
+        computing.budget.require(_MASK_BYTES * total, f"{rows.name}: a mask of {total:,} rows", _FIX)
     named = None if subset is None else _named(subset)
     options = {"metric": radius.metric, radius.metric: radius.threshold, "subset": named}
     first = places[0] if places else None
     with looking("exclude", rows, unwanted, radius.metric, radius.limit, options, first, subset, computing) as look:
         distances = find_nearest(look.search, look.seeds, radius.limit)
-        check_unchanged(rows.embeddings, look.stamps)
+        look.check_unchanged()
         found = Found(distances, everywhere, radius.metric)
         gone, total = found.count(), rows.embeddings.rows
         stays = look.count - gone
@@ -293,18 +302,17 @@ def exclude(
         if removed is not None:
             columns = Columns(rows.embeddings, look.seeds.embeddings, "unwanted")
             write_near(removed, found.pieces(), gone, columns, computing.listener)
-        if out is not None and check_destination(out) == ".npy":
-            write_mask(out, staying(distances, mask), total, computing.listener)
+        left = _numbers(staying(distances, mask))
+        if out is not None and suffix_of(out) == ".npy":
+            write_row_mask(out, left, stays, total, computing.listener)
         elif out is not None:
-            write_rows(out, _numbers(staying(distances, mask)), stays, rows.embeddings, computing.listener)
+            write_rows(out, left, stays, rows.embeddings, computing.listener)
         if places:
             path, removed_path = (None if one is None else os.fspath(one) for one in (out, removed))
             return Excluded(stays, gone, total, path, removed_path)
-        computing.budget.require(2 * total, f"{rows.name}: a mask of {total:,} rows", _FIX)
+        _check_fits(computing.budget, rows, gone, _FIX)
         whole = np.concatenate(list(staying(distances, mask)))
-        return Excluded(
-            stays, gone, total, near=_held(found, gone, rows, look, "unwanted", computing.budget), _mask=whole
-        )
+        return Excluded(stays, gone, total, near=_held(found, gone, rows, look, "unwanted"), _mask=whole)
 
 
 def _numbers(masks: Iterator[NDArray[np.bool_]]) -> Iterator[NDArray[np.int64]]:
@@ -314,10 +322,13 @@ def _numbers(masks: Iterator[NDArray[np.bool_]]) -> Iterator[NDArray[np.int64]]:
         start += len(mask)
 
 
-def _held(found: Found, count: int, rows: SourceRows, look: Looking, called: str, budget: MemoryBudget) -> Retrieved:
+def _check_fits(budget: MemoryBudget, rows: SourceRows, count: int, fix: str) -> None:
+    """Refuse to hold so many rows found."""
+    budget.require(_HELD_BYTES * count, f"{rows.name}: a list of {count:,} rows", fix)
+
+
+def _held(found: Found, count: int, rows: SourceRows, look: Looking, called: str) -> Retrieved:
     """All that was found, in memory."""
-    what = f"{rows.name}: a list of {count:,} rows"
-    budget.require(_HELD_BYTES * count, what, _FIX)
     result = Retrieved(
         np.empty(count, dtype=np.int64),
         np.empty(count, dtype=np.int64),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -14,31 +12,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.checks import suffix_of
 from streamcurate.embeddings.rowlist import open_list
 from streamcurate.embeddings.rowsets import (
     LIST_BYTES,
     OPERATIONS,
     MergedRows,
     NumberFile,
-    copy_numbers,
     ordered,
-    write_mask,
     write_numbers,
 )
 from streamcurate.embeddings.store import Embeddings
-from streamcurate.errors import ConfigError, DataError, InputError
-from streamcurate.files import placed_file
-from streamcurate.objects import is_url
+from streamcurate.errors import ConfigError, InputError
+from streamcurate.neighbors.row_files import check_destination, write_row_mask, write_rows
 from streamcurate.pipeline.rows import open_rows
-from streamcurate.sampling.lines import id_column
 from streamcurate.sampling.scratch import scratch_folder
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 
 Int64 = NDArray[np.int64]
 
-SUFFIXES = (".npy", ".parquet", ".csv", ".txt")
-# Lines written together.
-_BATCH = 1 << 16
 # Rows that can be numbered at all.
 _MOST_ROWS = 2**63 - 1
 
@@ -136,8 +128,8 @@ def combine_rows(
         raise ConfigError(f"lists: a {how} is of two lists or more; name at least two")
     place = None if out is None else os.fspath(out)
     if place is not None:
-        check_place(place, SUFFIXES, "a list of rows")
-    if mask and (place is None or _suffix(place) != ".npy"):
+        check_destination(place)
+    if mask and (place is None or suffix_of(place) != ".npy"):
         raise ConfigError(f"mask: a mask is written as .npy, {place or 'nothing'} is no place for it; name a .npy file")
     budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, 1)
     what = f"{len(lists)} lists of rows"
@@ -146,45 +138,19 @@ def combine_rows(
     rows = _rows_of(lists, store)
     if mask and rows is None:
         raise ConfigError("mask: how many rows there are is not known; name the store or the run with --of")
+    listener = progress or Silent()
     with scratch_folder("rows", scratch) as folder:
-        names, counts, found = _combined(how, lists, store, rows, budget, Path(folder), progress or Silent())
+        names, counts, found = _combined(how, lists, store, rows, budget, Path(folder), listener)
         held = None
         if place is None:
             budget.require(16 * found.count, f"holding {found.count:,} rows", "write them to a file (out=)")
             held = np.concatenate([np.empty(0, dtype=np.int64), *found.pieces()])
         elif mask:
             assert rows is not None  # refused above
-            write_mask(place, rows, found.pieces())
+            write_row_mask(place, found.pieces(), found.count, rows, listener)
         else:
-            _WRITERS[_suffix(place)](place, found, store)
+            write_rows(place, found.pieces(), found.count, store, listener)
     return CombinedRows(how, tuple(zip(names, counts, strict=True)), found.count, place, held)
-
-
-def check_place(path: str, suffixes: Sequence[str], what: str) -> None:
-    """Refuse a place for a file that cannot be written to, before any work is done.
-
-    Raises
-    ------
-    InputError
-        Unknown suffix, no such folder, a folder in its place, or no permission.
-    """
-    suffix = _suffix(path)
-    if suffix not in suffixes:
-        found = f"its suffix is {suffix!r}" if suffix else "it has no suffix"
-        raise InputError(f"{path}: {found}; {what} is written as {', '.join(suffixes)}")
-    if is_url(path):
-        return
-    if os.path.isdir(path):
-        raise InputError(f"{path}: a folder lies there; name a file")
-    folder = os.path.dirname(os.path.abspath(path))
-    if not os.path.isdir(folder):
-        raise InputError(f"{path}: the folder {folder} does not exist; create it first")
-    if not os.access(folder, os.W_OK):
-        raise InputError(f"{path}: no permission to write into {folder}; choose another place")
-
-
-def _suffix(path: str) -> str:
-    return os.path.splitext(path.rstrip("/"))[1].lower()
 
 
 def _rows_of(lists: Sequence[Any], store: Embeddings | None) -> int | None:
@@ -266,56 +232,3 @@ def _may_be_ids(chosen: Any, number: int) -> bool:
         return open_list(chosen, True, _name(number), "the list").kind == "ids"
     except InputError:
         return False
-
-
-# -- formats -----------------------------------------------------------------------------------------------------------
-
-
-def _write_npy(path: str, found: NumberFile, store: Embeddings | None) -> None:
-    copy_numbers(found, path)
-
-
-def _write_parquet(path: str, found: NumberFile, store: Embeddings | None) -> None:
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    fields = [("row", pa.int64())]
-    if store is not None and store.ids is not None:
-        fields.append(("id", pa.int64() if store.ids.dtype.kind in "iu" else pa.string()))
-    schema = pa.schema(fields)
-    with placed_file(path) as file, pa.parquet.ParquetWriter(file, schema) as writer:
-        for rows, ids in _lines(found, store):
-            columns = [pa.array(rows)] if ids is None else [pa.array(rows), id_column(ids)]
-            writer.write_table(pa.Table.from_arrays(columns, schema=schema))
-
-
-def _write_csv(path: str, found: NumberFile, store: Embeddings | None) -> None:
-    with_ids = store is not None and store.ids is not None
-    with placed_file(path) as file:
-        file.write(b"row,id\n" if with_ids else b"row\n")
-        for rows, ids in _lines(found, store):
-            text = io.StringIO(newline="")
-            columns = [rows.tolist()] if ids is None else [rows.tolist(), ids.tolist()]
-            csv.writer(text, lineterminator="\n").writerows(zip(*columns, strict=True))
-            file.write(text.getvalue().encode())
-
-
-def _write_txt(path: str, found: NumberFile, store: Embeddings | None) -> None:
-    with placed_file(path) as file:
-        for rows, ids in _lines(found, store):
-            texts = [str(value) for value in (rows if ids is None else ids).tolist()]
-            for row, text in zip(rows.tolist(), texts, strict=True):
-                if "\n" in text or "\r" in text:
-                    raise DataError(
-                        f"{path}: the id of row {row} contains a line break ({text!r}), one a line cannot hold it; "
-                        "write .parquet or .csv"
-                    )
-            file.write("".join(f"{text}\n" for text in texts).encode())
-
-
-def _lines(found: NumberFile, store: Embeddings | None) -> Iterator[tuple[Int64, NDArray[Any] | None]]:
-    for rows in found.pieces(step=_BATCH):
-        yield rows, None if store is None else store.take_ids(rows)
-
-
-_WRITERS = {".npy": _write_npy, ".parquet": _write_parquet, ".csv": _write_csv, ".txt": _write_txt}

@@ -57,14 +57,27 @@ class Looking:
     seeds : Seeds
     count : int
         Rows looked at.
-    stamps : str or None
-        Digest of the files that hold the rows, as they were when it began.
+    stamps : tuple of (Embeddings, str or None)
+        Rows and seeds, each with the digest of the files that hold them, as they were when it began.
     """
 
     search: Search
     seeds: Seeds
     count: int
-    stamps: str | None
+    stamps: tuple[tuple[Embeddings, str | None], ...]
+
+    def check_unchanged(self) -> None:
+        """Refuse a store whose files changed while it was read.
+
+        Raises
+        ------
+        ChangedStoreError
+        """
+        for embeddings, before in self.stamps:
+            if stamps_digest(embeddings) != before:
+                raise ChangedStoreError(
+                    f"{embeddings.name}: changed while it was read; give the command again once nobody writes to it"
+                )
 
 
 @contextmanager
@@ -103,8 +116,10 @@ def looking(
     """
     check_device(computing.client, computing.device)
     called = "seed" if kind == "retrieve" else "unwanted example"
-    seeds = check_seeds(as_embeddings(examples), rows.embeddings, metric, computing.budget, called)
+    given = as_embeddings(examples)
     before = stamps_digest(rows.embeddings)
+    stamps = (rows.embeddings, before), (given, stamps_digest(given))
+    seeds = check_seeds(given, rows.embeddings, metric, computing.budget, called)
     with ExitStack() as stack:
         work: UnfinishedWork | None = None
         checkpoints: Checkpoints | None = None
@@ -145,7 +160,7 @@ def looking(
             )
         search = Search(store, mask, executor, scratch, checkpoints, fingerprint)
         try:
-            yield Looking(search, seeds, count, before)
+            yield Looking(search, seeds, count, stamps)
         except (FaultyRowsError, DataError, ChangedStoreError) as error:
             if work is not None:  # whoever mends this has other rows then, or another file
                 work.discard()
@@ -154,19 +169,6 @@ def looking(
             raise
         if work is not None:
             work.discard()
-
-
-def check_unchanged(rows: Embeddings, before: str | None) -> None:
-    """Refuse a store whose files changed while it was read.
-
-    Raises
-    ------
-    ChangedStoreError
-    """
-    if stamps_digest(rows) != before:
-        raise ChangedStoreError(
-            f"{rows.name}: changed while it was read; give the command again once nobody writes to it"
-        )
 
 
 def _content(rows: SourceRows, stamps: str | None, executor: Executor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -334,16 +335,15 @@ def _row_of(draw: Prepared, id: Any) -> int:
         raise InputError(
             f"id: {id!r} cannot be looked up: the store of {draw.tree.path} has no ids, or is gone; give a row"
         )
-    found: list[int] = []
     try:
         listed = open_list([str(id)], True, "id", "--id")
-        for rows in rows_of_ids(listed, store.ids, draw.memory, listener=draw.listener):
-            found += rows[:1].tolist()
+        rows = next(rows_of_ids(listed, store.ids, draw.memory, listener=draw.listener))
     except DataError as error:
         raise InputError(
             f"id: {str(id)!r} is not among the ids of {store.ids.path}; check it, or give a row"
         ) from error
-    return found[0]
+    draw.listener.finished()  # the ids behind the first that fits are not read
+    return int(rows[0])
 
 
 def _leaf_of(tree: SampledTree, row: Any) -> tuple[int, tuple[int, int]]:
@@ -358,7 +358,7 @@ def _leaf_of(tree: SampledTree, row: Any) -> tuple[int, tuple[int, int]]:
 
 def _checked_cluster(draw: Prepared, cluster: Any) -> tuple[int, int]:
     try:
-        level, number = (int(part) for part in cluster)
+        level, number = (operator.index(part) for part in cluster)
     except (TypeError, ValueError):
         raise ConfigError(
             f"cluster: {cluster!r} is no cluster; give its level and its number, such as (1, 17)"

@@ -51,13 +51,13 @@ def _family(step: Mapping[str, Any]) -> Iterator[str]:
     if step["weighted"]:  # c is the last level before the next step, which is the number that is shown
         water = f"just below c = {_number(step['water'])}: ⌊c · weight⌋ from each"
     counts = [
-        f"{step[name]:,} {words}"
-        for name, words in (
-            ("empty", "empty"),
-            ("nothing", "made to give nothing"),
-            ("full", "give all they can"),
-            ("capped", "at their cap"),
-            ("raised", "raised to their least"),
+        f"{step[name]:,} {one if step[name] == 1 else many}"
+        for name, one, many in (
+            ("empty", "empty", "empty"),
+            ("nothing", "made to give nothing", "made to give nothing"),
+            ("full", "gives all it can", "give all they can"),
+            ("capped", "at its cap", "at their cap"),
+            ("raised", "raised to its least", "raised to their least"),
         )
         if step[name]
     ]

@@ -27,7 +27,6 @@ from streamcurate.streaming.shuffle import RECORD, SortedRecords
 Int64 = NDArray[np.int64]
 
 SUFFIXES = (".parquet", ".csv", ".jsonl", ".txt", ".zarr")
-COLUMNS = ("part", "source", "row", "id", "copies")
 # Lines written together.
 _BATCH = 1 << 16
 
@@ -274,6 +273,9 @@ def _check_distinct(
             last = int(np.searchsorted(together["key"], together["key"][-1]))
             _compare(parts, starts, together[:last], path)
             held = together[last:]
+            # Of one hash no more is held than different rows of one id can be.
+            if len(held) > len(parts):
+                _compare(parts, starts, held[: len(parts) + 1], path)
         _compare(parts, starts, held, path)
     finally:
         sorting.close()
@@ -284,8 +286,21 @@ def _compare(parts: Sequence[MixedPart], starts: Int64, records: NDArray[Any], p
     """Refuse the first two lines of one hash that are different rows of the same id."""
     fresh = np.flatnonzero(np.append(True, np.diff(records["key"]) != 0)) if len(records) else np.empty(0, np.int64)
     sizes = np.diff(np.append(fresh, len(records)))
-    shared = np.repeat(sizes > 1, sizes)
-    lines, group = records["row"][shared], np.repeat(np.arange(len(sizes)), sizes)[shared]
+    lines, sizes = records["row"][np.repeat(sizes > 1, sizes)], sizes[sizes > 1]
+    bounds, first = np.append(0, np.cumsum(sizes)), 0
+    # Places and ids are objects, many times as large as records: of all groups only a few at a time become such.
+    while first < len(sizes):
+        last = max(int(np.searchsorted(bounds, bounds[first] + _BATCH, side="right")) - 1, first + 1)
+        here = lines[bounds[first] : bounds[last]]
+        if len(here) > _BATCH:
+            # A part gives a row once, so that among more lines than parts are different rows, most surely of one id.
+            _compare_groups(parts, starts, here[: len(parts) + 1], sizes[first:last], path)
+        _compare_groups(parts, starts, here, sizes[first:last], path)
+        first = last
+
+
+def _compare_groups(parts: Sequence[MixedPart], starts: Int64, lines: Int64, sizes: Int64, path: str) -> None:
+    group = np.repeat(np.arange(len(sizes)), sizes)
     seen: dict[tuple[str, int], int] = {}
     names: dict[str, tuple[str, int]] = {}
     for index, place in enumerate(_places(parts, starts, lines)):

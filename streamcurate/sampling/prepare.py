@@ -28,8 +28,8 @@ Int64 = NDArray[np.int64]
 _LARGEST = 2**62
 # Measured: rows, copies, and their order while the pieces are put together.
 _DRAWN_BYTES = 40
-# Offsets, sizes, capacities, quotas, keys and their work space.
-_CLUSTER_BYTES = 100
+# Offsets, sizes, capacities, quotas, keys and their work space, measured where all clusters have one parent.
+_CLUSTER_BYTES = 150
 # What other allocations hold beside: rows, weights, bounds and marks, and the work space of weights.
 _OPTION_BYTES = 150
 # A cluster in a list of weights, measured while it is read.
@@ -216,8 +216,12 @@ def _nodes(
     if size > nodes.capacity:
         which = "" if eligible is None else f" of {eligible.name}"
         taken = "".join(f"; {option} takes {rows:,} away" for option, rows in nodes.taken)
-        loosen = f", loosen {' or '.join(option for option, _ in nodes.taken)}" if nodes.taken else ""
-        remedy = f"ask for {nodes.capacity:,} or less{loosen}, or raise the multiplier above {multiplier}"
+        remedies = [f"ask for {nodes.capacity:,} or less"] if nodes.capacity else []
+        if nodes.taken:
+            remedies.append(f"loosen {' or '.join(option for option, _ in nodes.taken)}")
+        if nodes.capacity:
+            remedies.append(f"or raise the multiplier above {multiplier}")
+        remedy = ", ".join(remedies)
         raise CapacityError(
             f"{tree.path}: {size:,} rows are asked for, at most {nodes.capacity:,} can be drawn "
             f"({hierarchy.rows:,} rows{which}, each up to {_times(multiplier)}{_beside(int(above.sum()))}{taken}); "

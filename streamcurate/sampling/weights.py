@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import csv
 import difflib
+import io
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -299,13 +301,23 @@ def _read_file(name: str) -> tuple[Any, Int64]:
         texts = {column: pyarrow.string() for column in (*_KEYS, *_VALUES)}
         options = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=False)
         table = pyarrow.csv.read_csv(pyarrow.BufferReader(content), convert_options=options)
-    except (pyarrow.ArrowException, OSError) as error:
+        lines = np.arange(2, table.num_rows + 2, dtype=np.int64)
+        if content.count(b"\n") > table.num_rows + 1:  # empty lines were passed over, or a value goes over several
+            lines = np.array(_first_lines(content)[1:], dtype=np.int64)
+    except (pyarrow.ArrowException, csv.Error, OSError) as error:
         raise InputError(f"{name}: not a readable {suffix[1:].upper()} file ({error}); mend the file") from error
-    lines = np.arange(2, table.num_rows + 2, dtype=np.int64)
-    if content.count(b"\n") > table.num_rows + 1:  # empty lines were passed over
-        filled = [number for number, line in enumerate(content.splitlines(), start=1) if line]
-        lines = np.array(filled[1:], dtype=np.int64)
     return table, lines
+
+
+def _first_lines(content: bytes) -> list[int]:
+    """The line on which each record of a CSV file begins; empty lines are none."""
+    lines, before = [], 0
+    reader = csv.reader(io.StringIO(content.decode(errors="replace"), newline=""))
+    for record in reader:
+        if record:
+            lines.append(before + 1)
+        before = reader.line_num
+    return lines
 
 
 def _from_python(weights: Any) -> Any:
@@ -328,7 +340,7 @@ def _from_python(weights: Any) -> Any:
         entries = list(weights)
         names: list[str] = list(dict.fromkeys(name for entry in entries for name in entry))
         return pa.table({name: pa.array([entry.get(name) for entry in entries]) for name in names})
-    except (pa.ArrowException, TypeError, ValueError, AttributeError, KeyError) as error:
+    except (pa.ArrowException, TypeError, ValueError, OverflowError, AttributeError, KeyError) as error:
         raise ConfigError(
             f"weights: {error}; give a file, columns level, cluster and weight, cap or least, or a mapping of (level, "
             "cluster) to weights"

@@ -44,8 +44,8 @@ def test_ids_and_masks_of_a_store(lists, capsys):
         "out": "all.csv",
     }
     assert said.err == ""
-    expected = "".join(f"{row},id {row}\n" for row in (4, 5, 6, 7, 9))
-    assert (lists / "all.csv").read_text() == "row,id\n" + expected
+    expected = "".join(f'{row},"id {row}"\n' for row in (4, 5, 6, 7, 9))
+    assert (lists / "all.csv").read_text() == '"row","id"\n' + expected
     assert main(["rows", "intersection", "a.npy", "all.csv", "--of", "emb.zarr", "--out", "m.npy", "--mask"]) == 0
     assert np.flatnonzero(np.load("m.npy")).tolist() == [4, 5]
 

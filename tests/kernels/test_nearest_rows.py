@@ -125,3 +125,11 @@ def test_rows_that_cannot_be_used(dtype):
     assert (bad.tolist(), zero.tolist()) == ([4, 1500, 2000], [3, 2050])
     bad, zero = kernels.unusable_rows(rows, "l2")
     assert (bad.tolist(), zero.tolist()) == ([4, 1500, 2000], [])
+
+
+def test_a_bound_beyond_all_numbers_passes_over_nothing():
+    """Of tiny centroids, whose scale is huge, a huge bound has no finite value among the scores."""
+    rows = (np.arange(12, dtype=np.float32) * np.float32(1e-40)).reshape(6, 2)
+    numbers, bounds = np.arange(6), np.full(2, 1e300)
+    found = kernels.nearest_rows(rows, numbers, kernels.screen_seeds(rows[:2], "l2"), 4, bounds)
+    check(found, expected(rows, numbers, rows[:2], "l2", 4, bounds))

@@ -15,7 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from streamcurate import kernels
 from streamcurate.errors import InputError
-from streamcurate.kernels.cpu import pairs_search
+from streamcurate.kernels.cpu import pairs_faiss, pairs_search
 
 METRICS = ["l2", "cosine"]
 
@@ -293,7 +293,7 @@ def test_leading_coordinates_are_chosen_by_what_they_leave():
 
     def chosen(limit):
         nothing = np.empty(0, dtype=np.int64)
-        return pairs_search.choose_leading(pairs_search.Join(prepared, prepared, True, limit, 0, *[nothing] * 3))
+        return pairs_search.choose_leading(pairs_search.Join(prepared, prepared, True, limit, 0, *[nothing] * 3, 1))
 
     typical = 2 * (rows.astype(np.float64) ** 2).sum() / len(rows)
     assert chosen(typical / 100) < chosen(typical / 3)
@@ -342,6 +342,24 @@ def test_copies_cost_one_value_each():
     assert (len(i), counts.covered) == (1197, 1200 * 1199 // 2)
     assert counts.rescored < 2 * 1200
     assert kernels.unite_pairs(prepared, None, 0.01, groups)[2].rescored == 0
+
+
+@pytest.mark.parametrize("search", ["blas", "faiss"])
+@pytest.mark.parametrize("joined", [False, True])
+def test_rows_that_are_all_united_are_not_looked_at_any_more(joined, search, monkeypatch):
+    rows = np.ones((3000, 6), dtype=np.float32)
+    looks = []
+    name = "scan_list" if search == "faiss" else "scan_tile"
+    module = pairs_faiss if search == "faiss" else pairs_search
+    original = getattr(module, name)
+    monkeypatch.setattr(module, name, lambda *arguments: looks.append(1) or original(*arguments))
+    prepared = kernels.prepare_pair_rows(rows, "l2")
+    groups = np.zeros(3000, dtype=np.int64) if joined else np.arange(3000)
+    i, _, counts = kernels.unite_pairs(prepared, None, 0.5, groups, search)
+    assert len(i) == (0 if joined else 2999)
+    assert counts.covered == 3000 * 2999 // 2
+    assert len(looks) <= (0 if joined else 12)
+    assert (kernels.group_roots(groups) == 0).all()
 
 
 def test_parts_of_prepared_rows():

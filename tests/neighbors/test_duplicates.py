@@ -47,8 +47,8 @@ def marked(step: int) -> Iterator[Marked]:
 COUNTS = Counts({2: 1, 3: 1}, [Component(0, 3, 40), Component(60, 2, 60)])
 REST = {
     "rows": ROWS, "kept": ROWS - 3, "removed": 3, "metric": "cosine", "threshold": 0.9, "keep": "closest",
-    "pairs": {"possible": 4950, "covered": 20, "rescored": 4}, "cells": {"joined": 3, "pruned": 2, "skipped": 0},
-    "warnings": ["beware"],
+    "pairs": {"possible": 4950, "covered": 20}, "cells": {"joined": 3, "pruned": 2, "skipped": 0},
+    "warnings": ["beware"], "identity": {}, "fingerprint": "f", "stamps": None,
 }  # fmt: skip
 
 
@@ -168,7 +168,15 @@ def test_what_cannot_be_opened(tmp_path):
     (folder / "keep.npy").unlink()
     with pytest.raises(StoreError, match=r"keep\.npy: is missing"):
         open_duplicates(folder)
-    for content in ("{", "[]", json.dumps({"kind": "labels"})):
+    whole = json.loads((folder / "dedup.json").read_text())
+    short = {name: value for name, value in whole.items() if name != "largest"}
+    for content, said in (
+        ("{", ""),
+        ("[]", ""),
+        (json.dumps(whole | {"kind": "labels"}), "kind is 'labels' of format 1"),
+        (json.dumps(whole | {"format": 2}), "kind is 'dedup' of format 2"),
+        (json.dumps(short), "'largest' is missing"),
+    ):
         (folder / "dedup.json").write_text(content)
-        with pytest.raises(StoreError, match=r"dedup\.json: unreadable"):
+        with pytest.raises(StoreError, match=rf"dedup\.json: unreadable \(.*{said}"):
             open_duplicates(folder)

@@ -16,7 +16,7 @@ from streamcurate.embeddings.store import Embeddings, as_embeddings, open_embedd
 from streamcurate.errors import DataError, InputError
 from streamcurate.neighbors import row_files
 from streamcurate.neighbors.excluded import Excluded
-from streamcurate.neighbors.row_files import Columns, Near, check_destination, write_mask, write_near, write_rows
+from streamcurate.neighbors.row_files import Columns, Near, check_destination, write_near, write_row_mask, write_rows
 
 ROWS = np.arange(3, 500, 3)
 
@@ -51,7 +51,8 @@ def test_pieces_leave_no_trace(source, suffix, tmp_path, monkeypatch):
 
 def test_a_mask(tmp_path):
     mask = np.random.default_rng(0).integers(0, 2, 100).astype(bool)
-    write_mask(tmp_path / "mask.npy", iter((mask[:30], mask[30:])), 100)
+    rows = np.flatnonzero(mask)
+    write_row_mask(tmp_path / "mask.npy", iter((rows[:30], rows[30:])), len(rows), 100)
     np.testing.assert_array_equal(np.load(tmp_path / "mask.npy"), mask)
     assert open_list(tmp_path / "mask.npy", False).kind == "mask"
 

@@ -14,18 +14,18 @@ from streamcurate.neighbors.unfinished import UnfinishedWork
 IDENTITY = {"threshold": 0.9, "keep": "first"}
 
 
-def interrupted(place: Path, done: bool) -> None:
-    with UnfinishedWork(place, "dedup") as work:
-        assert work.begin(IDENTITY) is None
+def interrupted(place: Path, done: bool, scratch: Path | None = None) -> None:
+    with UnfinishedWork(place, "dedup", scratch) as work:
+        work.begin(IDENTITY)
         (work.scratch / "pieces").write_bytes(b"x")
         if done:
             work.checkpoints.save("step", {"found": np.arange(3)})
         raise KeyboardInterrupt
 
 
-def begun(place: Path, *, done: bool) -> None:
+def begun(place: Path, *, done: bool, scratch: Path | None = None) -> None:
     with pytest.raises(KeyboardInterrupt):
-        interrupted(place, done)
+        interrupted(place, done, scratch)
 
 
 def test_the_same_work_goes_on(tmp_path: Path) -> None:
@@ -101,6 +101,12 @@ def test_strangers_are_left_alone(tmp_path: Path) -> None:
     assert (tmp_path / "out.partial" / "photo.jpg").read_bytes() == b"mine"
 
 
+@pytest.mark.parametrize("place", ["", "/", ".", ".."])
+def test_no_place_for_a_result(place: str) -> None:
+    with pytest.raises(InputError, match="is no place for the result of dedup"):
+        UnfinishedWork(place, "dedup")
+
+
 def test_scratch_elsewhere_is_cleared_too(tmp_path: Path) -> None:
     (tmp_path / "scratch").mkdir()
     with UnfinishedWork(tmp_path / "out", "dedup", tmp_path / "scratch") as work:
@@ -109,3 +115,13 @@ def test_scratch_elsewhere_is_cleared_too(tmp_path: Path) -> None:
         (work.result / "dedup.json").write_text("{}")
         work.finish("dedup.json")
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_scratch_that_was_elsewhere_is_cleared_too(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        begun(tmp_path / "out", done=True, scratch=tmp_path / name)
+    with UnfinishedWork(tmp_path / "out", "dedup") as work:
+        assert work.begin(IDENTITY) is not None
+        work.discard()
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["one", "two"]

@@ -20,7 +20,7 @@ from streamcurate.neighbors.duplicates import Duplicates, open_duplicates
 from streamcurate.neighbors.pairs.keep import STREAM
 from streamcurate.pipeline import dedup as job
 from streamcurate.pipeline.dedup import clusters_for, dedup
-from streamcurate.storage import create_array, create_group
+from streamcurate.storage import create_array, create_group, open_array
 from streamcurate.streaming import MemoryBudget
 
 pytest_plugins = ["object_store"]
@@ -238,6 +238,26 @@ def test_an_extended_tree(tmp_path):
     first, second = store(tmp_path / "a.zarr", values[:400]), store(tmp_path / "b.zarr", values[400:])
     tree = sc.cluster(first, tmp_path / "run", levels=[9], seed=0).extend(second, tmp_path / "more")
     check(dedup(tree, tmp_path / "out", cosine=0.99), grouped(values, "cosine", 2 * (1 - 0.99)), ROWS)
+
+
+def test_the_same_bytes_by_any_way(small_tiles, tmp_path):
+    place = store(tmp_path / "e.zarr", rows())
+    ways: list[dict[str, Any]] = [{"search": "blas", "threads": 1}, {"search": "faiss", "threads": 2, "seed": 7}]
+    for number, way in enumerate(ways):
+        dedup(place, tmp_path / f"out-{number}", l2=1.0, **way)
+    assert content(tmp_path / "out-0") == content(tmp_path / "out-1")
+
+
+def test_rows_in_units_far_from_a_cosine_trees_centroids(tmp_path):
+    values = (rows().astype(np.float32) * 1e-41).astype(np.float32)
+    values[~values.any(axis=1), 0] = 1e-45
+    place = store(tmp_path / "e.zarr", values)
+    tree = sc.cluster(place, tmp_path / "run", levels=[15], metric="cosine", seed=1)
+    check(dedup(tree, tmp_path / "out", l2=1e-42), grouped(values, "l2", 1e-42**2), ROWS)
+
+
+def test_a_radius_beyond_all_rows(tmp_path):
+    assert dedup(rows(), tmp_path / "out", l2=1e150).sizes == {ROWS: 1}
 
 
 def test_chains_are_warned_of(tmp_path, monkeypatch):
@@ -533,8 +553,33 @@ def test_a_store_that_changed_in_between(tmp_path, monkeypatch):
             dedup(place, tmp_path / "out", cosine=0.99)
     shutil.rmtree(place)
     store(place, rows(seed=9))
-    with pytest.raises(StoreError, match="changed since the run began"):
+    words = r"changed since the run began.*; for a dedup of the rows as they are now, remove .*out\.partial as well"
+    with pytest.raises(StoreError, match=words):
         dedup(place, tmp_path / "out", cosine=0.99)
+
+
+@pytest.mark.parametrize("stage", ["regrouping rows", "rows to keep"])
+@pytest.mark.parametrize("kind", ["store", "tree"])
+def test_a_store_that_changes_meanwhile(kind, stage, tmp_path):
+    place, whole = store(tmp_path / "e.zarr", rows()), store(tmp_path / "whole.zarr", rows())
+    source = place if kind == "store" else sc.cluster(place, tmp_path / "run", levels=[20])
+
+    class Writer(Listener):
+        def started(self, name: str, rows: int) -> None:
+            if name == stage:
+                array = open_array(place / "embeddings", writable=True)
+                array.write(128, array.read(128, 256)[::-1].copy())
+
+    words = r"changed since the run began: rows 128 to 255 .*remove .*out\.partial as well"
+    with pytest.raises(StoreError, match=words):
+        dedup(source, tmp_path / "out", cosine=0.99, progress=Writer())
+    assert not (tmp_path / "out").exists()
+    # Put back, it gives what undisturbed work gives.
+    shutil.rmtree(place)
+    shutil.copytree(whole, place)
+    dedup(source, tmp_path / "out", cosine=0.99)
+    dedup(source, tmp_path / "plain", cosine=0.99)
+    assert content(tmp_path / "out") == content(tmp_path / "plain")
 
 
 # -- elsewhere ---------------------------------------------------------------------------------------------------------

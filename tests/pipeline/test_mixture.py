@@ -19,7 +19,7 @@ from streamcurate.embeddings.joined import join_embeddings
 from streamcurate.errors import CapacityError, ConfigError, DataError, InputError
 from streamcurate.pipeline import mixture_parts
 from streamcurate.pipeline.mixture import mix
-from streamcurate.sampling import sample
+from streamcurate.sampling import mixed, sample
 
 DIMS = 4
 POOL, SMALL, SEEDS = 300, 20, 6
@@ -378,6 +378,36 @@ def test_ids_of_one_hash_are_compared(tmp_path, monkeypatch, run):
         mix({"parts": parts}, tmp_path / "other.txt")
 
 
+@pytest.fixture
+def compared(monkeypatch):
+    """How many lines are compared together, each time."""
+    counts, places = [], mixed._places
+
+    def counted(parts, starts, lines):
+        counts.append(len(lines))
+        return places(parts, starts, lines)
+
+    monkeypatch.setattr(mixed, "_places", counted)
+    return counts
+
+
+@pytest.mark.parametrize("run", [4, 1 << 20])
+def test_one_id_for_all_rows_is_refused_after_a_few(tmp_path, monkeypatch, compared, run):
+    monkeypatch.setattr("streamcurate.streaming.shuffle._SMALLEST_RUN", run)
+    monkeypatch.setattr("streamcurate.streaming.shuffle._BYTES_IN_SORT", 1 << 40)
+    store_of(tmp_path / "same.zarr", points(200, 1), np.array(["same"] * 200))
+    with pytest.raises(DataError, match=r'"same" is that of row 0 of .*same.zarr and of row 1 of .*same.zarr'):
+        mix({"parts": [{"name": "same", "all": str(tmp_path / "same.zarr")}]}, tmp_path / "out.txt")
+    assert max(compared) == 2
+
+
+def test_rows_given_by_two_parts_are_compared_a_few_at_a_time(tmp_path, compared):
+    parts = [{"name": "pool", "all": "pool.zarr"}, {"name": "again", "all": "pool.zarr", "repeat": True}]
+    assert len(mix({"parts": parts}, tmp_path / "out.txt")) == 2 * POOL
+    assert sum(compared) == 2 * POOL
+    assert max(compared) == 16
+
+
 # -- going on ----------------------------------------------------------------------------------------------------------
 
 
@@ -533,6 +563,16 @@ NEAR = {"name": "near", "retrieve": "pool.zarr", "seeds": "seeds.zarr", "nearest
         ([{"name": "a", "rows": "absent.npy", "of": "pool.zarr"}], InputError, r"\(a\): rows: absent.npy: no such"),
         ([{"name": "a", "rows": [], "of": "pool.zarr"}], InputError, r"\(a\): gives no row of pool.zarr"),
         (
+            [{"name": "a", "all": "pool.zarr", "copies": 2**61}],
+            InputError,
+            r"\(a\): copies: .* of each of 300 rows are too",
+        ),
+        (
+            [{"name": name, "rows": [1], "of": "pool.zarr", "copies": 2**62, "repeat": True} for name in "ab"],
+            InputError,
+            r"mixture: the parts give 9,223,372,036,854,775,808 rows, copies counted; at most",
+        ),
+        (
             [{"name": "a", "all": "pool.zarr"}, {"name": "b", "rows": [1], "of": "run"}],
             InputError,
             r"parts\[1\] \(b\): gives no row of run",
@@ -551,6 +591,27 @@ def test_what_cannot_be_had_is_refused(tmp_path, parts, error, told):
     assert not (tmp_path / "out.parquet").exists()
     if len(parts) == 1:
         assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("late", "told"),
+    [
+        ({**DRAW, "strategy": "near"}, "strategy: 'near' is unknown"),
+        ({**DRAW, "alpha": 0.5}, "alpha: 0.5 says nothing to the allocation 'balanced'"),
+        ({**DRAW, "weights": "absent.csv"}, "absent.csv: no such file"),
+        ({**NEAR, "name": "drawn", "cosine": 1.5}, "cosine: 1.5 is not allowed"),
+        (
+            {"name": "drawn", "retrieve": "run", "seeds": "seeds.zarr", "per_cluster": 1, "level": 3},
+            "level: 3; .* levels 1",
+        ),
+    ],
+)
+def test_options_of_all_parts_are_checked_before_any_is_computed(tmp_path, monkeypatch, late, told):
+    taken = counting(monkeypatch)
+    with pytest.raises(InputError, match=rf"parts\[1\] \(drawn\): .*{told}"):
+        mix({"parts": [NEAR, late]}, tmp_path / "out.parquet")
+    assert not taken
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

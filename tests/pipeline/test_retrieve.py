@@ -194,6 +194,18 @@ def test_long_lists_are_made_for_some_seeds_at_a_time(monkeypatch):
     assert heard.passes.count("nearest rows of seeds") == 2
 
 
+def test_a_quota_beyond_all_rows_takes_what_the_radius_leaves(tmp_path):
+    """Lists are no longer than the rows are many."""
+    rows = clumps(COUNT, 1)
+    seeds = seeds_among(rows)
+    oracle = Oracle(rows, seeds, "l2")
+    oracle.check(retrieve(rows, seeds, per_seed=10**12, l2=0.7), oracle.within(0.7**2))
+    tree = sc.cluster(store_of(tmp_path / "rows.zarr", rows), tmp_path / "run", levels=[9], metric="l2")
+    chosen = np.unique(tree.assign(seeds, tmp_path / "labels.zarr").labels()[:])
+    under = np.flatnonzero(np.isin(tree.levels[0].labels[:], chosen))
+    oracle.check(retrieve(tree, seeds, per_cluster=10**12, l2=0.7), np.intersect1d(oracle.within(0.7**2), under))
+
+
 def test_the_metric_of_a_radius_need_not_be_the_trees(tmp_path):
     rows = clumps(300, 1)
     run = tmp_path / "run"
@@ -458,6 +470,38 @@ def seeds_of(place: Path) -> np.ndarray:
     return np.asarray(open_embeddings(place))
 
 
+def test_of_a_segment_only_the_last_tile_is_kept(stores, small, tmp_path, monkeypatch):
+    """Of several tiles of seeds, scratch holds one answer for each row and not two."""
+    tiled(monkeypatch, 30)
+    store, seeds, *_ = stores
+    scratch = tmp_path / "near.npy.partial" / "scratch"
+
+    class Watching(Stopping):
+        def started(self, name: str, rows: int) -> None:
+            super().started(name, rows)
+            if name.startswith("write"):
+                self.kept = sorted(path.name for path in (scratch / "nearest" / "segment-1").iterdir())
+
+    heard = Watching()
+    retrieve(store, seeds, tmp_path / "near.npy", l2=0.7, progress=heard)
+    assert heard.kept == ["seeds-0", "values-0"]
+
+
+def test_segments_without_rows_are_filled_some_rows_at_a_time(small, tmp_path, monkeypatch):
+    lengths = list[int]()
+
+    class Writer(nearest_seeds.SequentialWriter):
+        def append(self, values: Any) -> None:
+            lengths.append(len(values))
+            super().append(values)
+
+    monkeypatch.setattr(nearest_seeds, "SequentialWriter", Writer)
+    rows = clumps(COUNT, 1)
+    oracle = Oracle(rows, rows[:3], "l2", np.arange(40))
+    oracle.check(retrieve(rows, rows[:3], l2=0.7, subset=np.arange(40)), oracle.within(0.7**2))
+    assert max(lengths) == 100
+
+
 def test_damaged_scratch_is_made_again(stores, small, tmp_path):
     store, seeds, rows, values = stores
     out = tmp_path / "near.npy"
@@ -476,11 +520,14 @@ def test_a_store_that_changes_meanwhile_is_refused(stores, tmp_path):
 
     class Writing(Silent):
         def finished(self) -> None:
-            chunk = next(path for path in (store / "embeddings").rglob("c/3/0"))
+            chunk = store / "embeddings" / "c" / "1" / "0"
             os.utime(chunk, ns=(1, 1))
 
-    with pytest.raises(ChangedStoreError, match="changed while it was read"):
+    with pytest.raises(ChangedStoreError, match=r"rows.zarr: changed while it was read"):
         retrieve(store, seeds, tmp_path / "near.npy", l2=0.7, progress=Writing())
+    store = seeds
+    with pytest.raises(ChangedStoreError, match=r"seeds.zarr: changed while it was read"):
+        exclude(tmp_path / "rows.zarr", seeds, tmp_path / "left.npy", l2=0.7, progress=Writing())
 
 
 # -- refusals ----------------------------------------------------------------------------------------------------------
@@ -552,6 +599,14 @@ def test_what_does_not_fit_the_memory(monkeypatch, tmp_path):
     monkeypatch.setattr(module, "_HELD_BYTES", 1 << 22)
     with pytest.raises(MemoryLimitError, match=r"a list of 800 rows needs .* or write a file"):
         retrieve(rows, seeds, nearest=800, memory_limit="600MiB")
+    with pytest.raises(MemoryLimitError, match=r"a list of 800 rows needs .* or use the command, which holds nothing"):
+        retrieve(rows, seeds, tmp_path / "near.npy", nearest=800, memory_limit="600MiB")
+    assert not (tmp_path / "near.npy").exists()
+    monkeypatch.setattr(module, "_MASK_BYTES", 1 << 22)
+    heard = Stopping()
+    with pytest.raises(MemoryLimitError, match=r"a mask of 900 rows needs .* or write a file"):
+        exclude(rows, seeds, l2=1, memory_limit="600MiB", progress=heard)
+    assert not heard.passes
     assert retrieve_to(tmp_path / "near.npy", rows, seeds, nearest=800, memory_limit="600MiB").rows == 800
     monkeypatch.setattr(seed_lists.SeedListPass, "cost", lambda self, dims, dtype: seed_lists.Cost(self.keep << 24))
     with pytest.raises(MemoryLimitError, match=r"a list of 800 rows for a seed needs .* give a smaller --per-seed"):

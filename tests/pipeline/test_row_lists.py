@@ -91,7 +91,7 @@ def test_long_lists_go_through_files(store, tmp_path, monkeypatch):
 @pytest.mark.parametrize("name", ["out.npy", "out.parquet", "out.csv", "out.txt", "mask.npy"])
 @pytest.mark.parametrize("with_ids", [True, False])
 def test_every_form_of_result_is_a_list_again(store, tmp_path, monkeypatch, name, with_ids):
-    monkeypatch.setattr("streamcurate.pipeline.row_lists._BATCH", 4)
+    monkeypatch.setattr("streamcurate.neighbors.row_files._BATCH", 4)
     of = store if with_ids else np.zeros((ROWS, 2), dtype=np.float32)
     (tmp_path / name).write_text("what lay there")
     lists = [range(0, ROWS, 2), range(0, ROWS, 3)]
@@ -151,7 +151,12 @@ def test_strings_need_a_store(tmp_path):
         ({"how": "xor"}, ConfigError, "how: 'xor' is not allowed; it must be union or intersection or difference"),
         ({"lists": ["rows.npy"]}, ConfigError, "of two lists or more"),
         ({"lists": "ab"}, ConfigError, "of two lists or more"),
-        ({"out": "rows.json"}, InputError, r"rows\.json: its suffix is '\.json'; a list of rows is written as \.npy"),
+        (
+            {"out": "rows.json"},
+            InputError,
+            r"rows\.json: its suffix is '\.json'; a list of rows is written as \.parquet",
+        ),
+        ({"out": "http://host/rows.npy"}, InputError, "a web server cannot be written to"),
         ({"out": "no/such/rows.npy"}, InputError, "does not exist; create it first"),
         ({"mask": True}, ConfigError, "mask: a mask is written as .npy"),
         ({"mask": True, "out": "rows.csv"}, ConfigError, "rows.csv is no place for it"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -12,6 +14,7 @@ from streamcurate.sampling import leaf_quotas, make_allocation, sample
 from streamcurate.sampling.hierarchy import read_hierarchy
 from streamcurate.sampling.nodes import make_nodes
 from streamcurate.sampling.outliers import distance_limit, find_outliers
+from streamcurate.sampling.prepare import prepared
 
 CLUSTERS = [12, 5, 3]
 
@@ -170,6 +173,8 @@ def test_too_little_left_says_which_option_took_how_much(make_tree):
     assert "least_rows 3 takes 2 away; weights takes 55 away" in str(caught.value)
     assert "ask for 35 or less, loosen least_rows 3 or weights" in str(caught.value)
     assert len(sample(tree, 35, least_rows=3, weights=weights)) == 35
+    with pytest.raises(CapacityError, match=r"least_rows 50 takes 92 away\); loosen least_rows 50$"):
+        sample(tree, 80, least_rows=50)
 
 
 def test_caps_and_leasts_bound_a_draw(make_tree):
@@ -275,3 +280,21 @@ def test_options_that_cannot_be_are_refused(make_tree, chosen, said):
 def test_more_than_weights_can_share_is_refused(make_tree):
     with pytest.raises(ConfigError, match=r"size: .* cannot be shared by weights"):
         sample(make_tree([0] * 9), 2**49, multiplier=2**50, allocation="proportional")
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"allocation": "power", "alpha": 0.4, "least_rows": 2, "outlier_share": 0.01, "weights": {(1, 3): 2}}],
+)
+def test_quotas_take_no_more_memory_than_is_asked_for(make_tree, options):
+    tree = make_tree(np.arange(400_000) // 2)  # one parent: nothing is shared out piece by piece
+    allocation = make_allocation(**options)
+    for traced in (False, True):  # what is compiled and imported on first use does not count
+        if traced:
+            tracemalloc.start()
+        with prepared(tree, 1000, memory_limit="2GiB", allocation=allocation) as draw:
+            assert sum(int(quotas.sum()) for _, quotas in draw.quotas()) == 1000
+        if traced:
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+    assert 0.5 * draw.held < peak <= draw.held

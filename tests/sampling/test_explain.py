@@ -97,10 +97,10 @@ def test_a_branch_reads_from_the_root_to_the_row(tree):
     assert str(explain(tree, 21, "closest", id="img_07")) == (
         "run: 21 of at most 37 rows; balanced; closest, multiplier 1, seed 0\n"
         "the root gives 21, from 2 clusters of level 2\n"
-        "  water at c = 18: from each; 1 give all they can\n"
+        "  water at c = 18: from each; 1 gives all it can\n"
         "  → cluster 0: 34 rows, can give 34 (what the clusters under it can give): gives 18\n"
         "cluster 0 of level 2 gives 18, from 2 clusters of level 1\n"
-        "  water at c = 14: from each; 1 give all they can\n"
+        "  water at c = 14: from each; 1 gives all it can\n"
         "  → cluster 0: 30 rows, can give 30 (its rows): gives 14\n"
         "cluster 0 of level 1 gives 14, from 30 rows\n"
         "  no row before the remainder; 14 of 30 once more: those closest to the centroid\n"
@@ -171,6 +171,13 @@ def test_one_cluster_takes_no_more_than_its_members(random_tree):
     assert 0 < tree.levels[0].stored_members.total_read <= 2 * sizes.max()
 
 
+def test_ids_are_read_up_to_the_one_asked_for(make_tree, monkeypatch):
+    monkeypatch.setattr("streamcurate.embeddings.idlookup._SMALLEST_PIECE", 4)
+    tree = make_tree([0] * 40, ids=np.array([f"img_{row % 30:02}" for row in range(40)]))
+    assert explain(tree, 5, id="img_05").row["row"] == 5
+    assert tree.store.ids.total_read == 8
+
+
 @pytest.mark.parametrize(
     ("options", "said"),
     [
@@ -182,6 +189,7 @@ def test_one_cluster_takes_no_more_than_its_members(random_tree):
         ({"cluster": (3, 0)}, "level 3 does not exist; the levels are 1 to 2"),
         ({"cluster": (2, 2)}, "level 2 has no cluster 2; its clusters are 0 to 1"),
         ({"cluster": 4}, "cluster: 4 is no cluster"),
+        ({"cluster": (1, 0.7)}, "cluster: (1, 0.7) is no cluster"),
         ({"row": 1, "id": "img_01"}, "give one of them"),
         ({"row": 1, "size": 99}, "at most 37 can be drawn"),
     ],

@@ -87,7 +87,9 @@ def test_missing_numbers_in_floating_columns_say_nothing(tmp_path):
         ("level,cluster,cap,least\n1,0,2,3\n", "line 2: least 3 cannot be met: its cap is 2"),
         ("level,cluster,weight,least\n1,0,0,3\n", "line 2: least 3 cannot be met: a weight of 0 gives nothing"),
         ("\nlevel,cluster,weight\n1,0,1\n\r\n1,1,-2\n", "line 5: weight -2 cannot be"),
+        ('level,cluster,weight\n1,"0\n",1\n1,1,-2\n', "line 4: weight -2 cannot be"),
         ("level,cluster,weight\n1,0\n", "not a readable CSV file"),
+        (f'level,cluster,"{"w" * 200_000}"\n\n1,0,1\n', "not a readable CSV file"),
         ("", "not a readable CSV file"),
     ],
 )
@@ -126,6 +128,6 @@ def test_other_files_and_objects_are_refused(tmp_path):
     pyarrow.parquet.write_table(pa.table({"level": [1], "cluster": [0], "weight": [[1.0]]}), tmp_path / "l.parquet")
     with pytest.raises(InputError, match="column 'weight' holds list"):
         read_weights(tmp_path / "l.parquet")
-    for given in (7, [1, 2], {1: 2}, {(1, 0): "much"}):
+    for given in (7, [1, 2], {1: 2}, {(1, 0): "much"}, [{"level": 1, "cluster": 0, "cap": 2**70}], {(2**70, 0): 1}):
         with pytest.raises(ConfigError, match="weights: "):
             read_weights(given)

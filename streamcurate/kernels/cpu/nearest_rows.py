@@ -174,7 +174,8 @@ def _search(
         error = product * reach * b + square * b * b + both * (reach + b) ** 2 + rest * (1 + reach + b)
         allowed = scores_of + error + 2.0**-100
         allowed[wild] = np.inf
-        wanted = bounds[part] * (seeds.scale * seeds.scale * (1 + 1e-9)) + 2.0**-100
+        with np.errstate(over="ignore"):  # a bound that is infinite passes over nothing
+            wanted = bounds[part] * (seeds.scale * seeds.scale * (1 + 1e-9)) + 2.0**-100
         scores: Float32 = work_array("seed scores", (count, width), np.float32)
         _scores(shifted, seeds.columns[part], scores)
         pair_row: Int64 = work_array("near rows", (count * width,), np.int64)

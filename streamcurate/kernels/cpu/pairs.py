@@ -75,7 +75,8 @@ def unite_pairs(
     tally = np.zeros(2, dtype=np.int64)
     covered = left.count * (left.count - 1) // 2 if right is None else left.count * other.count
     if covered and limit >= 0:
-        join = Join(left, other, right is None, float(limit), offset, groups, forest, tally)
+        missing = len(np.unique(group_roots(groups))) - 1
+        join = Join(left, other, right is None, float(limit), offset, groups, forest, tally, missing)
         if search == "faiss":
             from streamcurate.kernels.cpu.pairs_faiss import scan_by_faiss  # imports faiss
 
@@ -158,8 +159,8 @@ def pair_workspace_bytes(left: int, right: int, dims: int, search: str = "auto")
     search : str
     """
     other = right or left
-    # The forest and its copy; tails, halves and thresholds of either side.
-    total = 32 * (left + right) + 48 * (left + other) + search_bytes(left, other) + prepare_bytes(dims) + 2**16
+    # The forest and its copy, roots and distinct ones; tails, halves and thresholds of either side.
+    total = 64 * (left + right) + 48 * (left + other) + search_bytes(left, other) + prepare_bytes(dims) + 2**16
     if search == "faiss":
         from streamcurate.kernels.cpu.pairs_faiss import faiss_bytes
 

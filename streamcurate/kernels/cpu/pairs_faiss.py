@@ -45,6 +45,8 @@ def scan_by_faiss(join: Join) -> None:
     4.2 gamma_(d+10) (a^2 + b^2), and underflow is as in the products of leading coordinates.
     """
     faiss = require_faiss()
+    if join.all_united():
+        return
     left, right = join.left, join.right
     held = np.isfinite(left.lengths).all() and np.isfinite(right.lengths).all()
     if not held or not join.bound < 2.0**100:  # float32 cannot tell: the other search leaves these to the formula
@@ -70,6 +72,8 @@ def scan_by_faiss(join: Join) -> None:
                 left.rows, left.norms, left.factors, right.rows, right.norms, right.factors,
                 join.unit, join.cut, join.limit, join.offset, join.groups, join.forest, join.tally,
             )  # fmt: skip
+            if join.all_united():
+                return
 
 
 def _shifted(side: PairRows, part: slice) -> Float32:

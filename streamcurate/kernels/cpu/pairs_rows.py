@@ -1,4 +1,4 @@
-"""Tiles of rows made ready to be joined with other tiles; cpu/pairs.py has the derivation and the names."""
+"""Tiles of rows made ready to be joined with other tiles; cpu/pairs_search.py has the derivation and the names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The compiled parts of the join of two tiles of rows; cpu/pairs.py has the derivation and the names."""
+"""The compiled parts of the join of two tiles of rows; cpu/pairs_search.py has the derivation and the names."""
 
 from __future__ import annotations
 

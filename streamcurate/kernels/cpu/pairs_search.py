@@ -52,7 +52,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from streamcurate.kernels.cpu.pairs_rows import PairAxes, PairRows, drift, spill
-from streamcurate.kernels.cpu.pairs_scan import LANES, scan_tile, survivors
+from streamcurate.kernels.cpu.pairs_scan import LANES, UNITED, scan_tile, survivors
 from streamcurate.kernels.cpu.screen_rows import tail_norms
 from streamcurate.kernels.metric import Float32, Float64, Int64
 from streamcurate.kernels.workspace import work_array
@@ -71,7 +71,7 @@ _USUAL_LEADING = 32
 
 
 class Join(NamedTuple):
-    """One join of two tiles: what all ways of searching need."""
+    """One join of two tiles: what all ways of searching need. ``missing``: pairs that would unite all the groups."""
 
     left: PairRows
     right: PairRows
@@ -81,12 +81,17 @@ class Join(NamedTuple):
     groups: Int64
     forest: Int64
     tally: Int64
+    missing: int
 
     @property
     def bound(self) -> float:
         """H of the derivation."""
         scale = self.left.axes.scale
         return self.limit * scale * scale * (1 + (self.left.dims + 4) * 2.0**-52)
+
+    def all_united(self) -> bool:
+        """Whether all rows are in one group by now, so that no pair is left to be looked at."""
+        return int(self.tally[UNITED]) == self.missing
 
     @property
     def unit(self) -> bool:
@@ -105,6 +110,8 @@ class Join(NamedTuple):
 
 def scan_by_products(join: Join) -> None:
     """Score all pairs by products of leading coordinates, tile by tile, and unite those within the limit."""
+    if join.all_united():
+        return
     left, right, axes = join.left, join.right, join.left.axes
     leading = choose_leading(join)
     share = _share(axes, leading, left.dims)
@@ -141,6 +148,8 @@ def scan_by_products(join: Join) -> None:
                 left.rows, left.norms, left.factors, right.rows, right.norms, right.factors,
                 join.unit, cut, join.limit, join.offset, join.groups, join.forest, join.tally,
             )  # fmt: skip
+            if join.all_united():
+                return
 
 
 def choose_leading(join: Join) -> int:

@@ -85,24 +85,23 @@ def find(search: Search, seeds: Seeds, asked: Wanted, tree: Tree | None) -> Foun
         A list does not fit.
     """
     if asked.per_seed is not None:
-        chosen = rows_of_seeds(search, seeds, asked.per_seed, asked.limit)
+        chosen = rows_of_seeds(search, seeds, min(asked.per_seed, search.source.rows), asked.limit)
         if not chosen.rows:
             return Found(SeedDistances(0, []), everywhere, asked.metric)
         # All of them are near some seed: what is left to ask is which is the nearest.
         among = replace(search, source=chosen, mask=None)
         return Found(find_nearest(among, seeds, None, "chosen"), everywhere, asked.metric, chosen)
-    grouped = None
+    grouped, keep = None, 0
     budget = search.executor.budget
     if asked.per_cluster is not None:
         assert tree is not None  # it was checked
-        what = f"a list of {asked.per_cluster:,} rows for a cluster"
-        budget.require(group_bytes(asked.per_cluster), what, "give a smaller --per-cluster")
+        keep = min(asked.per_cluster, search.source.rows)
+        budget.require(group_bytes(keep), f"a list of {keep:,} rows for a cluster", "give a smaller --per-cluster")
         grouped = clusters_with_seeds(tree, seeds.embeddings, asked, search)
         search = among_groups(search, grouped)
     distances = find_nearest(search, seeds, asked.limit)
     if grouped is not None:
-        assert asked.per_cluster is not None
-        cuts = cuts_of_groups(distances, grouped, asked.per_cluster, budget.usable // 2)
+        cuts = cuts_of_groups(distances, grouped, keep, budget.usable // 2)
 
         def in_groups(rows: Int64, seeds: NDArray[np.int32], values: NDArray[np.float64]) -> NDArray[np.bool_]:
             groups = grouped.read(int(rows[0]), int(rows[-1]) + 1)

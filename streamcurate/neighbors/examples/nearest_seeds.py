@@ -204,7 +204,8 @@ def _search(
         if not points.count:
             for array, fill in zip(arrays, (-1, np.inf), strict=True):
                 with SequentialWriter(array) as writer:
-                    writer.append(np.full(source.rows, fill, dtype=array.dtype))
+                    for first in range(0, source.rows, _BLOCK_ROWS):
+                        writer.append(np.full(min(_BLOCK_ROWS, source.rows - first), fill, dtype=array.dtype))
             return arrays[0], arrays[1]
         name = "nearest seeds" if len(edges) == 2 else f"nearest seeds, tile {tile + 1} of {len(edges) - 1}"
         first, last = edges[tile], edges[tile + 1]
@@ -215,6 +216,8 @@ def _search(
         if faults:
             raise FaultyRowsError(shifted(faults, start))
         columns = arrays
+    for kind in ("seeds", "values"):  # of the tile before the last, and as large
+        shutil.rmtree(folder / f"{kind}-{(len(edges) - 1) % 2}", ignore_errors=True)
     return columns[0], columns[1]
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate.errors import StoreError
+from streamcurate.embeddings.rowsets import NumberFile
 from streamcurate.storage import StoredArray
 from streamcurate.streaming import RowSource
 
@@ -33,30 +32,26 @@ class ArrayRange:
 
 
 class ChosenRows:
-    """Some rows of a source, by their numbers in a file; a ``RowSource``.
+    """Some rows of a source; a ``RowSource``.
 
     Parameters
     ----------
     source : RowSource
-    path : Path
-        int64 row numbers, ascending.
-    count : int
+    chosen : NumberFile
+        Row numbers, ascending.
     """
 
-    def __init__(self, source: RowSource, path: Path, count: int) -> None:
-        self._source, self._path = source, path
+    def __init__(self, source: RowSource, chosen: NumberFile) -> None:
+        self._source, self._chosen = source, chosen
         self.name = source.name
-        self.rows, self.dims, self.dtype = count, source.dims, source.dtype
-        self.chunk_rows = max(count, 1)
+        self.rows, self.dims, self.dtype = chosen.count, source.dims, source.dtype
+        self.chunk_rows = max(chosen.count, 1)
         self.read_overhead_bytes = source.read_overhead_bytes
         self.travels = source.travels
 
     def numbers(self, start: int, stop: int) -> NDArray[np.int64]:
         """The row numbers of rows ``start`` to ``stop``."""
-        found = np.fromfile(self._path, np.int64, stop - start, offset=8 * start)
-        if len(found) != stop - start:
-            raise StoreError(f"{self._path}: scratch was cut short; give the same command again to rebuild it")
-        return found
+        return next(self._chosen.pieces(start, stop, stop - start))
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows ``start`` to ``stop`` of those chosen."""
@@ -64,5 +59,4 @@ class ChosenRows:
 
     def take(self, rows: NDArray[np.int64]) -> NDArray[Any]:
         """Single rows of those chosen, given in ascending order."""
-        numbers = self.numbers(0, self.rows)
-        return self._source.take(numbers[rows])
+        return self._source.take(self._chosen.take(rows))

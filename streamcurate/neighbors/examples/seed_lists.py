@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from streamcurate import kernels
 from streamcurate.clustering.new_rows import segments_of
+from streamcurate.embeddings.rowsets import write_numbers
 from streamcurate.kernels import Backend, Metric, NearestSelection
 from streamcurate.neighbors.examples.nearest_seeds import FaultyRowsError, Search, shifted
 from streamcurate.neighbors.examples.ranges import ChosenRows
@@ -133,18 +134,19 @@ def rows_of_seeds(search: Search, seeds: Seeds, keep: int, limit: float | None) 
             found = _lists(search, seeds, (first, last), keep, limit, f"tile-{tile}")
             rows = np.unique(found.finalize()[0])
             sorting.add(rows.astype(np.uint64), rows)
-        path = search.scratch / "chosen-rows.bin"
-        with open(path, "wb") as file:
-            count, previous = 0, -1
-            for records in sorting.blocks():
-                rows = np.ascontiguousarray(records["row"])
-                fresh = rows[np.diff(rows, prepend=previous) != 0]
-                file.write(fresh.view(np.uint8).data)
-                count += len(fresh)
-                previous = int(rows[-1]) if len(rows) else previous
+        chosen = write_numbers(search.scratch / "chosen-rows.npy", _distinct(sorting))
     finally:
         sorting.close()
-    return ChosenRows(source, path, count)
+    return ChosenRows(source, chosen)
+
+
+def _distinct(sorting: SortedRecords) -> Iterator[NDArray[np.int64]]:
+    previous = -1
+    for records in sorting.blocks():
+        rows = np.ascontiguousarray(records["row"])
+        if len(rows):
+            yield rows[np.diff(rows, prepend=previous) != 0]
+            previous = int(rows[-1])
 
 
 def _lists(

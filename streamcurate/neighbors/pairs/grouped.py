@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from streamcurate.kernels import Metric
 from streamcurate.neighbors.pairs.bounds import Geometry, point_norms
 from streamcurate.neighbors.pairs.cells import cell_rows_for, form_cells, means, near_order
-from streamcurate.neighbors.pairs.tiles import GroupedRows, TileTable, tile_checksum, write_bucket
+from streamcurate.neighbors.pairs.tiles import GroupedRows, TileTable, bucket_path, tile_checksum, write_bucket
 from streamcurate.storage import SequentialWriter, StoredArray, create_array
 from streamcurate.streaming import Executor, Points, RowSource, SerialExecutor, State
 from streamcurate.streaming.shuffle import RowSegments
@@ -35,6 +35,8 @@ _MOST_TILE_ROWS, _FEWEST_TILE_ROWS = 1 << 15, 1 << 10
 _FEWEST_TILES = 8
 _TILES_A_BUCKET = 4
 _SEGMENT_SHARE = 1 / 4
+# Centroids or centres at a time, and rows of a sample: so many values of theirs at most.
+_BLOCK_VALUES = 1 << 21
 _CENTRE_BLOCK = 1 << 14
 _ORDERED_DIMS, _ORDER_SAMPLE = 16, 2048
 _UNIT_SAMPLE = 256
@@ -138,7 +140,8 @@ def group_rows(
         f"putting {most:,} rows in order",
         "use fewer dims",
     )
-    arrange = _Arrange(segments, geometry, folder, tile_rows, cell_rows, max(1, -(-_SAMPLE_ROWS // buckets)))
+    sampled = -(-at_most(_SAMPLE_ROWS, dims) // buckets)
+    arrange = _Arrange(segments, geometry, folder, tile_rows, cell_rows, sampled)
     executor.progress.started("forming cells", total)
     arranged: list[_Bucket] = []
     for bucket in executor.map(arrange, range(buckets), {"counts": counts}, "forming cells"):
@@ -147,14 +150,21 @@ def group_rows(
     executor.progress.finished()
     segments.close()
     centres = create_array(
-        folder / "centres", (sum(len(one.cell_rows) for one in arranged), dims), np.float32, _CENTRE_BLOCK,
-        durable=False, overwrite=True,
+        folder / "centres", (sum(len(one.cell_rows) for one in arranged), dims), np.float32,
+        at_most(_CENTRE_BLOCK, dims), durable=False, overwrite=True,
     )  # fmt: skip
     with SequentialWriter(centres) as writer:
-        for one in arranged:
-            writer.append(one.centres)
+        for number, one in enumerate(arranged):
+            path = bucket_path(folder, number, one.name, "centres")
+            writer.append(np.fromfile(path, np.float32).reshape(-1, dims))
+            path.unlink()
     sample = np.concatenate([one.sample for one in arranged])
     return Grouping(GroupedRows(folder, dims, source.dtype, centres, geometry), _table(arranged), sample)
+
+
+def at_most(rows: int, dims: int) -> int:
+    """So many rows, or fewer where they are wide."""
+    return max(1, min(rows, _BLOCK_VALUES // dims))
 
 
 def arrange_bytes(rows: int, dims: int, dtype: np.dtype[Any]) -> int:
@@ -178,14 +188,17 @@ def _survey(
     geometry = Geometry(metric, limit, np.zeros(dims), exponent)
     total, count = np.zeros(dims), max(int(sizes.sum()), 1)
     clusters = centroids.rows
-    chosen = centroids.take(np.unique(np.linspace(0, clusters - 1, min(_ORDER_SAMPLE, clusters)).astype(np.int64)))
-    spread = geometry.points(chosen)
+    some_clusters = min(at_most(_ORDER_SAMPLE, dims), clusters)
+    chosen = centroids.take(np.unique(np.linspace(0, clusters - 1, some_clusters).astype(np.int64)))
+    # Centroids of a cosine tree are not of the rows' kind: in the rows' units they may be beyond float32.
+    measure = Geometry(metric, limit, geometry.origin, 0) if tree_metric == "cosine" else geometry
+    spread = measure.points(chosen)
     _, _, axes = np.linalg.svd(spread - spread.mean(axis=0), full_matrices=False)
     axes = axes[:_ORDERED_DIMS].astype(np.float32)
     projected = np.empty((clusters, len(axes)), dtype=np.float32)
     done = 0
     for part in _blocks(centroids):
-        points = geometry.points(part)
+        points = measure.points(part)
         weights = sizes[done : done + len(part)] / count
         total += weights @ points.astype(np.float64)
         projected[done : done + len(part)] = points @ axes.T
@@ -198,8 +211,9 @@ def _survey(
 
 
 def _blocks(centroids: StoredArray) -> Any:
-    for start in range(0, centroids.rows, _CENTRE_BLOCK):
-        yield centroids.read(start, min(start + _CENTRE_BLOCK, centroids.rows))
+    step = at_most(_CENTRE_BLOCK, centroids.shape[1])
+    for start in range(0, centroids.rows, step):
+        yield centroids.read(start, min(start + step, centroids.rows))
 
 
 def _buckets(sizes: Int64, capacity: int) -> tuple[Int64, Int64, int]:
@@ -254,10 +268,9 @@ class _Regroup:
 
 @dataclass(frozen=True)
 class _Bucket:
-    """The cells of a bucket, in order, cut into tiles."""
+    """The cells of a bucket, in order, cut into tiles; its centres lie in a file of their own meanwhile."""
 
     cell_rows: Int64
-    centres: NDArray[np.float32]
     reach: NDArray[np.float64]
     spread: NDArray[np.float64]
     examples: Int64
@@ -306,10 +319,10 @@ class _Arrange:
             tile_checksum(values[start:stop], numbers[start:stop]) for start, stop in pairwise(bounds.tolist())
         ]
         name = xxhash.xxh3_64_intdigest(np.array(checksums, dtype=np.uint64).tobytes() + edges.tobytes())
-        write_bucket(self.folder, bucket, name, values, numbers)
+        write_bucket(self.folder, bucket, name, values=values, numbers=numbers, centres=centres)
         taken = np.unique(np.linspace(0, len(values) - 1, min(self.sample, len(values))).astype(np.int64))
         return _Bucket(
-            np.diff(edges), centres, reach, spread, examples, tiles, np.array(checksums, dtype=np.uint64), name,
+            np.diff(edges), reach, spread, examples, tiles, np.array(checksums, dtype=np.uint64), name,
             values[taken],
         )  # fmt: skip
 

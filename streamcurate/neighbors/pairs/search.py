@@ -1,7 +1,7 @@
 """All duplicates among the rows of a tree: the edges of a graph whose components they are.
 
 The rows are regrouped into cells and tiles (``grouped``); each tile is bounded against all cells and searched within
-(``searching.Within``); bounds of both sides decide which pairs of cells remain (``pairs_plan``); the tiles they lie in
+(``searching.Within``); bounds of both sides decide which pairs of cells remain (``plan``); the tiles they lie in
 are compared (``searching.Between``). Rows of one tile that are known to be united are not compared again, and the
 groups found within tiles are known to the joins between them: many copies of a row cost little.
 
@@ -27,7 +27,7 @@ from streamcurate.neighbors.pairs.bounds import Geometry
 from streamcurate.neighbors.pairs.edges import EdgeFile
 from streamcurate.neighbors.pairs.grouped import Grouping, group_rows, tile_rows_for
 from streamcurate.neighbors.pairs.plan import Bounds, Plan, SkippedPairs, make_plan
-from streamcurate.neighbors.pairs.searching import KEPT_RADII, Between, Within, axes_state, join_bytes
+from streamcurate.neighbors.pairs.searching import Between, Within, axes_state, join_bytes, largest_kept
 from streamcurate.neighbors.pairs.tiles import TileTable
 from streamcurate.runs.checkpoints import Checkpoints
 from streamcurate.runs.digest import Digest
@@ -218,7 +218,7 @@ def _planned(
             yield arrays["tails"].astype(np.int64), arrays["heads"].astype(np.int64), arrays["least"]
 
     unit = 2.0**geometry.exponent
-    missing = float(np.float32(KEPT_RADII * geometry.radius))
+    missing = largest_kept(geometry.radius)
     return make_plan(bounds, entries, table, geometry.radius, missing, unit, folder, executor.budget, most_neighbours)
 
 

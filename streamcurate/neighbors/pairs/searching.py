@@ -33,6 +33,12 @@ _CENTRES_AT_A_TIME, _CENTRE_VALUES = 1 << 11, 1 << 20
 _BOUND_BYTES = 48 << 20
 
 
+def largest_kept(radius: float) -> float:
+    """The largest bound that is kept, a float32 number; infinite for a radius that is none."""
+    with np.errstate(over="ignore"):
+        return float(np.float32(KEPT_RADII * radius))
+
+
 def axes_state(axes: PairAxes) -> dict[str, NDArray[Any]]:
     """Axes as arrays by name, as they travel to other processes."""
     return {"origin": axes.origin, "vectors": axes.vectors, "numbers": np.array([axes.scale, axes.skew])}
@@ -141,6 +147,7 @@ class Within:
         geometry, cells = self.rows.geometry, tile.rows.cells
         inside = np.empty((len(tile.rows.centres), len(tile.rows.centres)), dtype=np.float32)
         tails, heads, values = [], [], []
+        most = np.float32(largest_kept(geometry.radius))
         step = max(min(_CENTRES_AT_A_TIME, _CENTRE_VALUES // self.rows.dims), 1)
         for first in range(0, table.cells, step):
             last = min(first + step, table.cells)
@@ -150,7 +157,7 @@ class Within:
                 inside[:, overlap.start - cells.start : overlap.stop - cells.start] = least[
                     :, overlap.start - first : overlap.stop - first
                 ]
-            here, there = np.nonzero(least <= np.float32(KEPT_RADII * geometry.radius))
+            here, there = np.nonzero(least <= most)
             tails.append((here + cells.start).astype(np.int32))
             heads.append((there + first).astype(np.int32))
             values.append(least[here, there])

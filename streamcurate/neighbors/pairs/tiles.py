@@ -185,13 +185,13 @@ def tile_checksum(values: NDArray[Any], numbers: Int64) -> int:
 
 
 def bucket_path(folder: Path, bucket: int, name: int, kind: str) -> Path:
-    """File of a bucket: its ``values``, or its row ``numbers``."""
+    """File of a bucket: its ``values``, its row ``numbers``, or the ``centres`` of its cells."""
     return folder / f"bucket-{bucket}-{name:016x}.{kind}"
 
 
-def write_bucket(folder: Path, bucket: int, name: int, values: NDArray[Any], numbers: Int64) -> None:
-    """Write a bucket's files, complete or not at all."""
-    for kind, part in (("values", values), ("numbers", numbers)):
+def write_bucket(folder: Path, bucket: int, name: int, **parts: NDArray[Any]) -> None:
+    """Write a bucket's files, one for each kind of part, complete or not at all."""
+    for kind, part in parts.items():
         data = np.ascontiguousarray(part).reshape(-1).view(np.uint8).data
         write_file(bucket_path(folder, bucket, name, kind), data, durable=False)
 

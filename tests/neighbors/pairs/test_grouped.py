@@ -9,7 +9,7 @@ import streamcurate as sc
 from streamcurate.embeddings import as_embeddings
 from streamcurate.errors import MemoryLimitError
 from streamcurate.neighbors.pairs.bounds import point_norms
-from streamcurate.neighbors.pairs.grouped import group_rows, tile_edges, tile_rows_for
+from streamcurate.neighbors.pairs.grouped import at_most, group_rows, tile_edges, tile_rows_for
 from streamcurate.streaming import MemoryBudget, SerialExecutor
 
 ROWS, DIMS = 900, 5
@@ -91,3 +91,23 @@ def test_tiles_keep_cells_whole():
     for count, dims in ((10, 3), (20_000, 384), (10**9, 128), (10**6, 4096), (10**6, 1)):
         assert 64 <= tile_rows_for(count, dims) <= 1 << 15
         assert tile_rows_for(count, dims) * dims <= max(1 << 21, 64 * dims)
+
+
+@pytest.mark.parametrize("dims", [1, 384, 4096, 1 << 22])
+def test_wide_rows_are_held_in_smaller_numbers(dims):
+    for rows in (4096, 1 << 14):
+        assert 1 <= at_most(rows, dims) <= rows
+        assert at_most(rows, dims) * dims <= max(1 << 21, dims)
+
+
+def test_centres_and_samples_of_wide_rows(tmp_path, monkeypatch):
+    values = np.random.default_rng(0).standard_normal((ROWS, 40)).astype(np.float32)
+    plain = group(values, tmp_path / "plain")
+    monkeypatch.setattr("streamcurate.neighbors.pairs.grouped._BLOCK_VALUES", 400)
+    found = group(values, tmp_path / "blocks")
+    assert len(plain.sample) > 400
+    assert len(found.sample) < 40
+    assert found.rows.centres.chunk_rows == 10
+    assert sorted(number for tile in tiles_of(found) for number in tile.numbers.tolist()) == list(range(ROWS))
+    for name in ("plain", "blocks"):
+        assert not list((tmp_path / name).glob("*.centres"))
