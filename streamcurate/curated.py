@@ -42,19 +42,19 @@ class Tree(StoredTree):
         eligible: Any = None,
         **options: Any,
     ) -> Selection:
-        """Draw a sample, balanced or by another allocation; see :func:`sample`."""
+        """Draw a sample; see :func:`streamcurate.sample`."""
         return sample(self, size, strategy, multiplier, seed, include, eligible, **options)
 
     def explain(self, size: int, **options: Any) -> Explanation:
-        """Say how the quotas of a draw come about, down to a row, an id or a cluster; see :func:`explain`."""
+        """Say how the quotas of a draw come about; see :func:`streamcurate.explain`."""
         return explain(self, size, **options)
 
     def assign(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Assignment:
-        """Label new rows; see :func:`assign`."""
+        """Label new rows; see :func:`streamcurate.assign`."""
         return assign(self, embeddings, out, **options)
 
     def extend(self, embeddings: Any, out: str | os.PathLike[str], **options: Any) -> Tree:
-        """Add the rows of a second store, in a run directory of its own; see :func:`extend`."""
+        """Add the rows of a second store, in a run directory of its own; see :func:`streamcurate.extend`."""
         return extend(self, embeddings, out, **options)
 
     def report(
@@ -282,3 +282,14 @@ def extend(
 
 extend.__doc__ = pipeline_extend.__doc__
 extend.__wrapped__ = pipeline_extend  # type: ignore[attr-defined]  # its signature is what help() shows
+
+# What help() and inspect.signature show; of a tree at hand they leave the first parameter out, the tree.
+_SHOWN: list[tuple[Any, Any]] = [
+    (Tree.sample, sample),
+    (Tree.explain, explain_draw),
+    (Tree.assign, assign),
+    (Tree.extend, pipeline_extend),
+    (Tree.report, write_report),
+]
+for _method, _function in _SHOWN:
+    _method.__wrapped__, _method.__doc__ = _function, _function.__doc__

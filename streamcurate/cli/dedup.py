@@ -13,7 +13,7 @@ from streamcurate.cli.workers import computing_options, connected
 @click.argument("source", type=click.Path())
 @click.argument("out", type=click.Path())
 @click.option("--cosine", type=float, metavar="T", help="Duplicates have a cosine similarity of T or more.")
-@click.option("--l2", type=float, metavar="R", help="Duplicates have a Euclidean distance of R or less.")
+@click.option("--l2", type=float, metavar="R", help="Duplicates have a Euclidean distance of R or less; 0: copies.")
 @click.option(
     "--keep",
     type=click.Choice(["closest", "first", "random"]),
@@ -21,7 +21,7 @@ from streamcurate.cli.workers import computing_options, connected
     show_default=True,
     help="Which row of a group: nearest to its centroid, lowest row number, or any.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, metavar="N", help="For --keep random.")
+@click.option("--seed", type=int, metavar="N", help="For --keep random; by default 0.")
 @click.option(
     "--subset",
     type=click.Path(),
@@ -53,7 +53,7 @@ def command(
     cosine: float | None,
     l2: float | None,
     keep: str,
-    seed: int,
+    seed: int | None,
     subset: str | None,
     clusters: int | None,
     most_neighbours: int | None,
@@ -71,8 +71,8 @@ def command(
     """Find the near-duplicates among the rows of SOURCE, a run or a store, and write into the folder OUT which to keep.
 
     OUT/keep.npy goes wherever a list of rows is asked for, such as --subset of cluster and --eligible of sample;
-    OUT/duplicates.parquet tells of every row that has duplicates which group it is in. The same line again goes on
-    where an earlier one stopped.
+    OUT/removed.npy lists the rows that are not kept; OUT/duplicates.parquet tells of every row that has duplicates
+    which group it is in, and whether it is kept. The same line again goes on where an earlier one stopped.
     """
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint

@@ -57,12 +57,12 @@ def command(
 
     FILE is taken by --eligible and --subset as it is. The same line again goes on where an earlier one stopped.
     """
+    from streamcurate.cli.kept import telling_what_is_kept
     from streamcurate.cli.progress import Progress
-    from streamcurate.cli.signals import set_resume_hint
     from streamcurate.pipeline.retrieve import exclude
+    from streamcurate.sampling.words import counted
 
-    set_resume_hint("what is done is kept; give the same command again to go on")
-    with Progress(quiet=quiet) as progress:
+    with telling_what_is_kept(out, "exclude", scratch), Progress(quiet=quiet) as progress:
         options = (workers, scheduler, scheduler_file, device, memory_limit, threads)
         with connected(*options, progress.note) as (client, limit):
             found = exclude(
@@ -84,4 +84,8 @@ def command(
         said = {"rows": found.rows, "kept": found.kept, "removed": found.removed, "out": out}
         click.echo(json.dumps(said | ({} if removed is None else {"removed_out": removed})))
         return
-    click.echo(f"{out}: {found.kept:,} of {found.kept + found.removed:,} rows stay, {found.removed:,} go")
+    verb = "stays" if found.kept == 1 else "stay"
+    gone = "goes" if found.removed == 1 else "go"
+    click.echo(
+        f"{out}: {found.kept:,} of {counted(found.kept + found.removed, 'row')} {verb}, {found.removed:,} {gone}"
+    )

@@ -47,7 +47,7 @@ class Kind:
 @click.argument("path", metavar="PATH")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(path: str, as_json: bool) -> None:
-    """Show what the store, the run or the labels of new rows at PATH hold."""
+    """Show what the store, the run, the dedup or the labels of new rows at PATH hold."""
     kind = next(kind for kind in KINDS if kind.recognises(path))
     description = kind.describe(path)
     if as_json:
@@ -145,6 +145,41 @@ def _how_to_go_on(path: str, command: str) -> str:
 
     writer = writer_of(path)
     return f"give the same {command} command again to go on" if writer is None else f"it is being written by {writer}"
+
+
+# -- near-duplicates ---------------------------------------------------------------------------------------------------
+
+
+def _is_dedup(path: str) -> bool:
+    from streamcurate.neighbors.duplicates import SUMMARY_NAME
+    from streamcurate.objects import exists, join
+
+    return exists(join(path.rstrip("/"), SUMMARY_NAME))
+
+
+def _describe_dedup(path: str) -> dict[str, Any]:
+    from streamcurate.neighbors.duplicates import open_duplicates
+
+    found = open_duplicates(path)
+    names = ("rows", "kept", "removed", "components", "sizes", "metric", "threshold", "keep", "seed")
+    lists = {"keep_list": found.mask, "removed_list": found.removed_rows}
+    shown = {name: found.summary[name] for name in names}
+    return {"complete": found.complete, **shown, **lists, "warnings": list(found.warnings)}
+
+
+def _dedup_lines(path: str, dedup: dict[str, Any]) -> list[tuple[str, str]]:
+    from streamcurate.neighbors.duplicates import open_duplicates
+    from streamcurate.neighbors.radius import Radius
+
+    found = open_duplicates(path)
+    source = found.summary["source"]
+    rule = dedup["keep"] if dedup["seed"] is None else f"{dedup['keep']}, seed {dedup['seed']}"
+    return [
+        ("of", source["tree"] or source["path"] or "rows in memory"),
+        ("duplicates", f"{Radius(dedup['metric'], dedup['threshold']).told()}; of each component is kept: {rule}"),
+        *(("found", line) for line in found.told()),
+        *(("warning", warning) for warning in dedup["warnings"]),
+    ]
 
 
 # -- labels of new rows ------------------------------------------------------------------------------------------------
@@ -293,11 +328,20 @@ def _norms(embeddings: Any) -> str:
     return f"{finite.min():.4g} to {finite.max():.4g}, median {np.median(finite):.4g} (of {len(rows):,} rows{warning})"
 
 
+_MAKING = {
+    "labels": ("assign", "its labels"),
+    "dedup": ("dedup", "its folder"),
+    "retrieve": ("retrieve", "what it makes"),
+    "exclude": ("exclude", "what it makes"),
+    "mixture": ("mix", "what it makes"),
+}
+
+
 def _making(partial: str) -> tuple[str, str]:
     """The command that unfinished work is of, and what it makes."""
     job = _job_of(partial)
-    if job.get("kind") == "labels":
-        return "assign", "its labels"
+    if (known := _MAKING.get(str(job.get("kind")))) is not None:
+        return known
     # Draws are written as stores by the same means.
     return "sample" if "selection" in (job.get("identity") or {}) else "ingest", "the store"
 
@@ -337,6 +381,7 @@ def _is_anything(path: str) -> bool:
 # The first that recognises a path describes it; the last takes everything, and its errors say what a path can be.
 KINDS = (
     Kind("run", _is_run, _describe_run, _run_lines),
+    Kind("dedup", _is_dedup, _describe_dedup, _dedup_lines),
     Kind("labels", _is_labels, _describe_labels, _labels_lines),
     Kind("embeddings", _is_anything, _describe_store, _store_lines),
 )

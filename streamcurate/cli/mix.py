@@ -41,12 +41,14 @@ def command(
     """Draw from several sources, as MIXTURE.yaml says, into one export.
 
     Parts are balanced draws from runs, rows near seeds, whole stores and lists of rows; each row is written with where
-    it comes from. The same line again goes on where an earlier one stopped.
+    it comes from. Paths in MIXTURE.yaml are relative to the working directory. The same line again goes on where an
+    earlier one stopped.
     """
     from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.config.mixture import MixtureConfig
     from streamcurate.pipeline.mixture import mix
+    from streamcurate.sampling.words import counted
 
     asked = MixtureConfig.from_file(config)
     set_resume_hint("finished parts are kept; give the same command again to go on")
@@ -72,6 +74,6 @@ def command(
     for part in found.parts:
         distinct = "" if part.distinct == part.given else f" ({part.distinct:,} distinct)"
         over = f", {part.passed_over:,} excluded or taken by others" if part.passed_over else ""
-        click.echo(f"{part.name}: {part.given:,} rows{distinct} of {part.source}{over}")
+        click.echo(f"{part.name}: {counted(part.given, 'row')}{distinct} of {part.source}{over}")
     distinct = "" if found.distinct == len(found) else f" ({found.distinct:,} distinct)"
-    click.echo(f"{out}: {len(found):,} rows{distinct}, seed {found.seed}")
+    click.echo(f"{out}: {counted(len(found), 'row')}{distinct}, seed {found.seed}")

@@ -71,12 +71,12 @@ def command(
     Give a radius (--cosine or --l2), a quota (--nearest, --per-seed or --per-cluster), or both. FILE is taken by
     --include, --eligible and --subset as it is. The same line again goes on where an earlier one stopped.
     """
+    from streamcurate.cli.kept import telling_what_is_kept
     from streamcurate.cli.progress import Progress
-    from streamcurate.cli.signals import set_resume_hint
     from streamcurate.pipeline.retrieve import retrieve_to
+    from streamcurate.sampling.words import counted
 
-    set_resume_hint("what is done is kept; give the same command again to go on")
-    with Progress(quiet=quiet) as progress:
+    with telling_what_is_kept(out, "retrieve", scratch), Progress(quiet=quiet) as progress:
         options = (workers, scheduler, scheduler_file, device, memory_limit, threads)
         with connected(*options, progress.note) as (client, limit):
             found = retrieve_to(
@@ -105,5 +105,7 @@ def command(
             said["clusters"] = found.clusters
         click.echo(json.dumps({**said, "out": out}))
         return
-    where = "" if found.clusters is None else f" in {found.clusters:,} clusters of level {level}"
-    click.echo(f"{out}: {found.rows:,} of {found.looked_at:,} rows, near {found.seeds:,} seeds{where}")
+    where = "" if found.clusters is None else f" in {counted(found.clusters, 'cluster')} of level {level}"
+    distance = "cosine distance (1 - cos)" if found.wanted.metric == "cosine" else "Euclidean distance"
+    near = f"near {counted(found.seeds, 'seed')}{where}"
+    click.echo(f"{out}: {found.rows:,} of {counted(found.looked_at, 'row')}, {near} by {distance}")

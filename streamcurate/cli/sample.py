@@ -72,6 +72,7 @@ def command(
     """
     from streamcurate.objects import is_url
     from streamcurate.sampling import check_destination, check_options, make_options, sample, write
+    from streamcurate.sampling.words import allocation_words, counted
     from streamcurate.tree import open_tree
 
     check_destination(out)
@@ -117,10 +118,12 @@ def command(
             said["eligible"] = selection.eligible
         if selection.allocation:
             said["allocation"] = dict(selection.allocation)
+        if selection.notes:
+            said["notes"] = list(selection.notes)
         click.echo(json.dumps(said))
     else:
         distinct = "" if unique == drawn else f" ({unique:,} distinct)"
         among = "" if selection.eligible is None else f" of {selection.eligible:,} eligible"
-        how = "".join(f", {name} {value}" for name, value in selection.allocation.items())
+        how = "".join(f", {text}" for text in allocation_words(selection.allocation))
         place = out if is_url(out) else str(Path(out))
-        click.echo(f"{place}: {drawn:,} rows{distinct}{among}, {strategy}, seed {seed}{how}")
+        click.echo(f"{place}: {counted(drawn, 'row')}{distinct}{among}, {strategy}, seed {seed}{how}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -17,7 +16,7 @@ from streamcurate.errors import ChangedStoreError, InputError, RunError, StoreEr
 from streamcurate.files import check_scratch, move_folder, working_folder
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME, Checkpoints
 from streamcurate.runs.lock import LOCK_NAME
-from streamcurate.runs.workfolder import JOB_NAME, WorkFolder
+from streamcurate.runs.workfolder import JOB_NAME, PLACES_NAME, WorkFolder
 from streamcurate.storage import node_kind, open_group_attributes
 from streamcurate.storage.copies import send_folder
 from streamcurate.tree import Tree
@@ -27,7 +26,7 @@ PARTIAL_SUFFIX = ".partial"
 KIND = "labels"
 _STORE, _SCRATCH = "store", "scratch"
 _METADATA, _CLAIM = "zarr.json", "claim.json"
-_OURS = {JOB_NAME, _STORE, _SCRATCH, CHECKPOINTS_NAME, SNAPSHOT_NAME, LOCK_NAME}
+_OURS = {JOB_NAME, _STORE, _SCRATCH, CHECKPOINTS_NAME, SNAPSHOT_NAME, PLACES_NAME, LOCK_NAME}
 
 
 class LabelsExistError(InputError):
@@ -98,8 +97,11 @@ class UnfinishedLabels:
         self._work.make_and_lock()
         try:
             self._refuse_strangers()
-            self.scratch.mkdir(parents=True, exist_ok=True)
+            self._make_scratch()
         except OSError as error:
+            if self._work.job() is None:  # nothing was begun
+                self.clear()
+                self._work.remove()
             self._work.release()
             raise InputError(f"{self.scratch}: cannot be made ({error.strerror}); choose another place") from error
         except BaseException:
@@ -164,7 +166,7 @@ class UnfinishedLabels:
                     f"with them; to begin anew, remove the folder {self.folder}"
                 )
         self.clear()
-        self.scratch.mkdir(parents=True, exist_ok=True)
+        self._make_scratch()
         self._work.write_job(wanted)
         return None if other is None else f"{self.folder}: held labels {other}, none of them finished; begun anew"
 
@@ -181,10 +183,13 @@ class UnfinishedLabels:
         self.clear()
         self._work.remove()
 
+    def _make_scratch(self) -> None:
+        self._work.note_scratch(self.scratch)
+        self.scratch.mkdir(parents=True, exist_ok=True)
+
     def clear(self) -> None:
         """Remove everything but the lock."""
-        shutil.rmtree(self.scratch, ignore_errors=True)
-        self._work.clear()
+        self._work.clear(self.scratch)
 
     def _send(self) -> None:
         """Put all objects where no other process does the same meanwhile."""

@@ -87,9 +87,12 @@ def rows_of_ids(
         missing = np.flatnonzero(~found)
         others = f" and {len(missing) - 1:,} more" if len(missing) > 1 else ""
         are = "are" if others else "is"
+        column = ""
+        if listed.header is not None:
+            column = f"; there is no column 'row' or 'id', so that the only one, {listed.header!r}, is read as ids"
         raise DataError(
             f'{listed.name}: id "{wanted[int(missing[0])]}"{others} {are} not among the ids of {stored.path}; '
-            "take what is not in the store out of the list, or give row numbers (.npy)"
+            f"take what is not in the store out of the list, or give row numbers (.npy){column}"
         )
 
 

@@ -4,13 +4,16 @@ What a list holds is told by the list and by whether the store has ids, never by
 
 - integers of an .npy file or an array, and a column ``row``, are row numbers; booleans are a mask;
 - strings, and the lines or the column of any other list, are ids where the store has ids, else row numbers.
+
+Of a table of row numbers, the columns ``id`` and ``source`` can be read too, to see that it is about this store
+(:mod:`streamcurate.embeddings.agreement`).
 """
 
 from __future__ import annotations
 
 import csv
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,6 +31,8 @@ _LINES = 1 << 16
 _PIECE_BYTES = 8 << 20
 
 Kind = Literal["rows", "mask", "ids"]
+Tables = Iterator[tuple[Any, Mapping[str, Any]]]
+_NO_COLUMN = "there is no column 'row' or 'id'"
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,12 @@ class RowList:
         int64.
     header : str or None
         The first line of a CSV file of ids, where it is taken for the name of the column without being ``id``.
+    beside : tuple of str
+        Further columns that tell whose rows these are: "id", "source".
+    tables : callable or None
+        Gives the entries and these columns by name, pyarrow arrays of large_string; None where there are none.
+    first_line : int
+        The number of the first entry's line.
     """
 
     name: str
@@ -53,17 +64,20 @@ class RowList:
     length: int | None
     pieces: Callable[[], Iterator[Any]]
     header: str | None = None
+    beside: tuple[str, ...] = ()
+    tables: Callable[[], Tables] | None = None
+    first_line: int = 1
 
 
-def open_list(chosen: Any, has_ids: bool, name: str = "subset", option: str = "--subset") -> RowList:
+def open_list(chosen: Any, has_ids: bool | None, name: str = "subset", option: str = "--subset") -> RowList:
     """Open a list of rows.
 
     Parameters
     ----------
     chosen : path, array, sequence, or an object with ``unique_rows`` such as a selection
         A path or URL ends in .npy, .txt, .csv or .parquet.
-    has_ids : bool
-        Whether the rows it is about have ids.
+    has_ids : bool or None
+        Whether the rows it is about have ids; None where it is not said which rows these are.
     name : str
         How messages call a list in memory.
     option : str
@@ -92,7 +106,7 @@ def open_list(chosen: Any, has_ids: bool, name: str = "subset", option: str = "-
     return RowList(name, kind, len(values), pieces)
 
 
-def _from_file(path: str, has_ids: bool, option: str) -> RowList:
+def _from_file(path: str, has_ids: bool | None, option: str) -> RowList:
     suffix = suffix_of(path)
     if suffix not in SUFFIXES:
         found = f"its suffix is {suffix!r}" if suffix else "it has no suffix"
@@ -112,7 +126,7 @@ def _from_file(path: str, has_ids: bool, option: str) -> RowList:
     return _from_parquet(path, has_ids)
 
 
-def _kind_of(dtype: np.dtype[Any], shape: tuple[int, ...], has_ids: bool, name: str) -> Kind:
+def _kind_of(dtype: np.dtype[Any], shape: tuple[int, ...], has_ids: bool | None, name: str) -> Kind:
     if len(shape) == 1 and dtype.kind in "iu":
         return "rows"
     if len(shape) == 1 and dtype.kind == "b":
@@ -123,8 +137,12 @@ def _kind_of(dtype: np.dtype[Any], shape: tuple[int, ...], has_ids: bool, name: 
             "of booleans (one for each row) or of ids (strings)"
         )
     if not has_ids:
-        raise InputError(f"{name}: holds strings, and the store has no ids; give row numbers, or a mask")
+        raise InputError(f"{name}: holds strings, and {_why_none(has_ids)}; give row numbers, or a mask")
     return "ids"
+
+
+def _why_none(has_ids: bool | None) -> str:
+    return "it is not said of which store" if has_ids is None else "the store has no ids"
 
 
 def _step(kind: Kind, dtype: np.dtype[Any]) -> int:
@@ -135,7 +153,7 @@ def _step(kind: Kind, dtype: np.dtype[Any]) -> int:
 # -- .npy --------------------------------------------------------------------------------------------------------------
 
 
-def _from_npy(path: str, has_ids: bool) -> RowList:
+def _from_npy(path: str, has_ids: bool | None) -> RowList:
     try:
         with open_file(path) as file:
             version = np.lib.format.read_magic(file)
@@ -176,7 +194,7 @@ def _from_npy(path: str, has_ids: bool) -> RowList:
 # -- .txt --------------------------------------------------------------------------------------------------------------
 
 
-def _lines_of(path: str, has_ids: bool) -> tuple[Kind, int | None, Callable[[], Iterator[Any]]]:
+def _lines_of(path: str, has_ids: bool | None) -> tuple[Kind, int | None, Callable[[], Iterator[Any]]]:
     def pieces() -> Iterator[Any]:
         first, lines = 1, []
         with open_file(path) as file:
@@ -201,7 +219,7 @@ def _decoded(path: str, number: int, line: bytes) -> str:
     return text
 
 
-def _listed(entries: list[str], first: int, path: str, has_ids: bool) -> Any:
+def _listed(entries: list[str], first: int, path: str, has_ids: bool | None) -> Any:
     """Ids, or row numbers; ``first`` is the number of the first line."""
     if has_ids:
         return _texts(np.array(entries, dtype=object))
@@ -212,8 +230,8 @@ def _listed(entries: list[str], first: int, path: str, has_ids: bool) -> Any:
             numbers[index] = int("" if "_" in entry else entry)
         except (ValueError, OverflowError):
             raise DataError(
-                f"{path}: line {first + index} is {entry!r}, no row number; the store has no ids, so rows are named by "
-                "their numbers"
+                f"{path}: line {first + index} is {entry!r}, no row number; {_why_none(has_ids)}, so rows are named "
+                "by their numbers"
             ) from None
     return numbers
 
@@ -229,6 +247,13 @@ def _texts(values: NDArray[Any]) -> Any:
 
 def _column(names: list[str], path: str) -> str:
     """Which column names the rows: ``row``, else ``id``, else the only one."""
+    if {"row", "component", "kept"} <= set(names):
+        folder = os.path.dirname(path)
+        kept, removed = (os.path.join(folder, name) for name in ("keep.npy", "removed.npy"))
+        raise InputError(
+            f"{path}: lists all rows that have duplicates, those that are kept with those that are not; give {kept} "
+            f"for the rows to go on with, or {removed} for those that are not kept"
+        )
     for name in ("row", "id"):
         if names.count(name) > 1:
             raise InputError(f"{path}: {names.count(name)} columns have the name {name!r}; leave one of them")
@@ -242,7 +267,7 @@ def _column(names: list[str], path: str) -> str:
     )
 
 
-def _from_csv(path: str, has_ids: bool) -> RowList:
+def _from_csv(path: str, has_ids: bool | None) -> RowList:
     import io
 
     try:
@@ -255,59 +280,104 @@ def _from_csv(path: str, has_ids: bool) -> RowList:
     if column not in ("row", "id") and numbers and column.strip().isdecimal():
         raise InputError(f"{path}: its first line is {column!r}, a row number, and should name the column: 'row'")
 
-    def pieces() -> Iterator[Any]:
-        import pyarrow as pa
-        from pyarrow import csv as tables
+    beside = _beside(names, column)
 
+    def tables(further: tuple[str, ...] = beside) -> Tables:
+        import pyarrow as pa
+        from pyarrow import csv as arrow
+
+        types = {column: pa.int64() if numbers else pa.large_string()} | dict.fromkeys(further, pa.large_string())
         try:
             with (
                 open_file(path) as file,
-                tables.open_csv(
+                arrow.open_csv(
                     file,
-                    parse_options=tables.ParseOptions(newlines_in_values=True),
-                    convert_options=tables.ConvertOptions(
-                        include_columns=[column],
-                        column_types={column: pa.int64() if numbers else pa.large_string()},
-                        strings_can_be_null=False,
+                    parse_options=arrow.ParseOptions(newlines_in_values=True),
+                    convert_options=arrow.ConvertOptions(
+                        include_columns=[column, *further], column_types=types, strings_can_be_null=False
                     ),
                 ) as reader,
             ):
                 for batch in reader:
-                    yield _checked(batch.column(0), path, column, numbers)
+                    found = _checked(batch.column(0), path, column, numbers)
+                    yield found, {name: batch.column(name) for name in further}
         except pa.ArrowInvalid as error:
-            raise InputError(f"{path}: column {column!r} cannot be read ({error}); mend the file") from error
+            fix = "mend the file"
+            if column == "row":
+                fix = "if it holds ids, call the column 'id'"
+            elif column != "id":
+                fix = f"{_NO_COLUMN}, so that its only one is read as row numbers, since {_why_none(has_ids)}"
+            raise InputError(f"{path}: column {column!r} cannot be read ({error}); {fix}") from error
 
     header = None if numbers or column == "id" else column
-    return RowList(path, "rows" if numbers else "ids", None, pieces, header)
+    kind: Kind = "rows" if numbers else "ids"
+    return RowList(path, kind, None, _entries(tables), header, beside, tables if beside else None, 2)
 
 
-def _from_parquet(path: str, has_ids: bool) -> RowList:
+def _beside(names: list[str], column: str) -> tuple[str, ...]:
+    """Columns beside that of row numbers that tell whose rows these are; ``source`` where a mixture was written."""
+    if column != "row":
+        return ()
+    found = ("id", "source") if "part" in names else ("id",)
+    return tuple(name for name in found if names.count(name) == 1)
+
+
+def _entries(tables: Callable[[tuple[str, ...]], Tables]) -> Callable[[], Iterator[Any]]:
+    """The entries alone."""
+
+    def pieces() -> Iterator[Any]:
+        for entries, _ in tables(()):
+            yield entries
+
+    return pieces
+
+
+def _from_parquet(path: str, has_ids: bool | None) -> RowList:
     import pyarrow as pa
 
     from streamcurate.embeddings.sources.arrow import ids_dtype
     from streamcurate.embeddings.sources.parquet import open_file as open_parquet
 
     with open_parquet(path) as file:
-        column = _column(file.schema_arrow.names, path)
-        found, length = file.schema_arrow.field(column).type, int(file.metadata.num_rows)
+        schema, length = file.schema_arrow, int(file.metadata.num_rows)
+    column = _column(schema.names, path)
+    found = schema.field(column).type
+    beside = tuple(name for name in _beside(schema.names, column) if _is_text(schema.field(name).type))
     kind: Kind = "rows" if column == "row" or not has_ids else "ids"
     if pa.types.is_boolean(found) and column not in ("row", "id"):
         kind = "mask"
     elif kind == "rows" and not pa.types.is_integer(found):
-        reason = "" if column == "row" else ", and the store has no ids"
-        raise InputError(f"{path}: column {column!r} holds {found}{reason}; give row numbers (integers)")
+        reason = "" if column == "row" else f", and {_why_none(has_ids)}"
+        fix = "; if these are ids, call the column 'id'" if column == "row" and _is_text(found) else ""
+        raise InputError(f"{path}: column {column!r} holds {found}{reason}; give row numbers (integers){fix}")
     elif kind == "ids":
         ids_dtype(found, f"{path}: column {column!r}")  # strings or integers, or an error
 
-    def pieces() -> Iterator[Any]:
+    def tables(further: tuple[str, ...] = beside) -> Tables:
         try:
             with open_parquet(path) as file:
-                for batch in file.iter_batches(batch_size=_LINES, columns=[column]):
-                    yield _checked(batch.column(0), path, column, kind == "rows", kind == "mask")
+                for batch in file.iter_batches(batch_size=_LINES, columns=[column, *further]):
+                    entries = _checked(batch.column(column), path, column, kind == "rows", kind == "mask")
+                    yield entries, {name: _as_text(batch.column(name)) for name in further}
         except (pa.ArrowInvalid, pa.ArrowIOError) as error:
             raise DataError(f"{path}: damaged ({error}); copy or write it again") from error
 
-    return RowList(path, kind, length, pieces)
+    return RowList(path, kind, length, _entries(tables), None, beside, tables if beside else None)
+
+
+def _is_text(found: Any) -> bool:
+    """Whether a column may hold ids: strings or integers."""
+    import pyarrow as pa
+
+    plain = found.value_type if pa.types.is_dictionary(found) else found
+    return bool(pa.types.is_integer(plain) or pa.types.is_string(plain) or pa.types.is_large_string(plain))
+
+
+def _as_text(values: Any) -> Any:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    return pc.cast(values.dictionary_decode() if pa.types.is_dictionary(values.type) else values, pa.large_string())
 
 
 def _checked(values: Any, path: str, column: str, numbers: bool, mask: bool = False) -> Any:

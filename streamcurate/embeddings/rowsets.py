@@ -131,19 +131,21 @@ def ordered(
     repeats: bool = True,
     option: str = "the list",
     listener: ProgressListener | None = None,
+    known: bool = True,
 ) -> Iterator[Iterator[Int64]]:
     """The rows that a list names, ascending and each once; a list of none is an empty set.
 
     Parameters are those of :class:`streamcurate.embeddings.subset.OrderedRows`, and so are the errors, but for that of
     an empty list.
     """
-    listed = open_list(chosen, ids is not None, name, option)
+    listed = open_list(chosen, ids is not None if known else None, name, option)
     if not any(piece.any() if listed.kind == "mask" else len(piece) for piece in listed.pieces()):
         if listed.kind == "mask" and listed.length != rows:
             OrderedRows(chosen, rows, folder, memory, name=name)  # which refuses its length
         yield iter(())
         return
     options: dict[str, Any] = {"ids": ids, "name": name, "repeats": repeats, "option": option, "listener": listener}
+    options["known"] = known
     with OrderedRows(chosen, rows, folder, memory, **options) as found:
         yield found.pieces()
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from streamcurate.embeddings.agreement import Agreement
 from streamcurate.embeddings.idlookup import rows_of_ids
 from streamcurate.embeddings.rowlist import RowList, open_list
 from streamcurate.errors import DataError, InputError
@@ -58,7 +59,7 @@ class OrderedRows:
     memory : int
         Bytes to use.
     ids : StoredArray, or a function that gives it, optional
-        The store's ids, read where the list is one of ids.
+        The store's ids, read where the list is one of ids, or names ids beside row numbers.
     name : str
         How messages call a list in memory.
     repeats : bool
@@ -67,6 +68,8 @@ class OrderedRows:
         How messages call the option that asks for the list.
     listener : ProgressListener, optional
         Told of the store's ids as they are read.
+    known : bool
+        Whether it is said of which store the rows are.
 
     Attributes
     ----------
@@ -79,7 +82,7 @@ class OrderedRows:
     InputError
         No such file, or no list of rows.
     DataError
-        A row number out of range, an unknown id, a row named twice; no row at all.
+        A row number out of range, an unknown id, a row named twice, rows of another store; no row at all.
     """
 
     def __init__(
@@ -94,8 +97,9 @@ class OrderedRows:
         repeats: bool = False,
         option: str = "--subset",
         listener: ProgressListener | None = None,
+        known: bool = True,
     ) -> None:
-        listed = open_list(chosen, ids is not None, name, option)
+        listed = open_list(chosen, ids is not None if known else None, name, option)
         self.name, self.named = listed.name, 0
         self._repeats = repeats
         # A mask is in order as it is, and read twice rather than sorted.
@@ -112,6 +116,11 @@ class OrderedRows:
                 stored = ids() if callable(ids) else ids
                 for found in rows_of_ids(listed, stored, share, repeats=repeats, listener=listener):
                     self._add(found, rows)
+            elif listed.tables is not None:
+                agreement = Agreement(listed, ids)
+                for piece, beside in listed.tables():
+                    self._add(piece, rows)
+                    agreement.check(piece.astype(np.int64), beside)
             else:
                 for piece in listed.pieces():
                     self._add(piece, rows)

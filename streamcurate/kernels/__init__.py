@@ -29,9 +29,11 @@ if TYPE_CHECKING:
         values_of_keys,
     )
     from streamcurate.kernels.cpu.pairs import (
+        SEARCHES,
         PairCounts,
         group_roots,
         pair_workspace_bytes,
+        pairs_compiled,
         row_pair_distances,
         unite_pairs,
     )
@@ -74,11 +76,13 @@ _HOMES = {
     "values_of_keys": "cpu.nearest_rows",
     "PairAxes": "cpu.pairs_rows",
     "PairCounts": "cpu.pairs",
+    "SEARCHES": "cpu.pairs",
     "PairRows": "cpu.pairs_rows",
     "group_roots": "cpu.pairs",
     "pair_axes": "cpu.pairs_rows",
     "pair_row_bytes": "cpu.pairs_rows",
     "pair_workspace_bytes": "cpu.pairs",
+    "pairs_compiled": "cpu.pairs",
     "prepare_pair_rows": "cpu.pairs_rows",
     "row_pair_distances": "cpu.pairs",
     "unite_pairs": "cpu.pairs",
@@ -123,6 +127,7 @@ def __getattr__(name: str) -> Any:
 
 __all__ = [
     "METRICS",
+    "SEARCHES",
     "Backend",
     "ClusterSums",
     "ExactTotal",
@@ -155,6 +160,7 @@ __all__ = [
     "pair_axes",
     "pair_row_bytes",
     "pair_workspace_bytes",
+    "pairs_compiled",
     "philox4x32",
     "prepare_centroids",
     "prepare_pair_rows",

@@ -7,6 +7,7 @@ change of a function in another file would go unnoticed.
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numba
@@ -33,6 +34,22 @@ def compiled_any_order(function: _Function) -> _Function:
 def llvm_intrinsic(generator: Callable[..., Any]) -> Callable[..., Any]:
     """A function of compiled code given by its LLVM instructions (numba's ``intrinsic``)."""
     return cast(Callable[..., Any], intrinsic(generator))
+
+
+def is_compiled(function: Callable[..., Any]) -> bool:
+    """Whether a compiled function's first call has its machine code, from this process or from an earlier one's cache.
+
+    It is asked to tell of a wait: a cache of other types, or of a source replaced by an older one, goes unnoticed.
+    """
+    made: Any = function
+    if not hasattr(made, "signatures") or made.signatures:  # the former where numba is told not to compile
+        return True
+    folder = made.stats.cache_path
+    if folder is None:
+        return False
+    source = Path(made.py_func.__code__.co_filename)
+    found = list(Path(folder).glob(f"{source.stem}.{made.py_func.__qualname__}-*.nbi"))
+    return any(index.stat().st_mtime >= source.stat().st_mtime for index in found)
 
 
 def _compiled(function: _Function, **options: Any) -> _Function:

@@ -5,37 +5,30 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate.embeddings.rowlist import open_list
 from streamcurate.errors import InputError, StoreError
-from streamcurate.files import TEMPORARY_SUFFIX, disk_errors, sync_folder, write_json
-from streamcurate.neighbors.pairs.keep import Counts, Marked
-from streamcurate.neighbors.pairs.plan import SkippedPairs
+from streamcurate.files import write_json
+from streamcurate.neighbors.pairs.keep import Counts
 from streamcurate.neighbors.unfinished import PARTIAL_SUFFIX
 from streamcurate.objects import contents, exists, join
-from streamcurate.storage import StoredArray
 
 Int64 = NDArray[np.int64]
 TakeIds = Callable[[Int64], "NDArray[Any] | None"]
 
 KIND = "dedup"
-SUMMARY_NAME, MASK_NAME, ROWS_NAME = "dedup.json", "keep.npy", "duplicates.parquet"
-SKIPPED_NAME = "skipped.parquet"
+SUMMARY_NAME, MASK_NAME, REMOVED_NAME = "dedup.json", "keep.npy", "removed.npy"
+ROWS_NAME, SKIPPED_NAME = "duplicates.parquet", "skipped.parquet"
 _FORMAT = 1
 # What is read of dedup.json.
 _NOTED = {"identity", "fingerprint", "stamps", "rows", "kept", "removed", "components", "sizes", "largest", "metric"}
 _NOTED |= {"threshold", "keep", "pairs", "cells", "warnings"}
-# Lines of a row group: the file must not depend on the pieces in which its lines come.
-_GROUP = 1 << 17
-# Ids are Python strings for a moment.
-_IDS = 1 << 14
 
 
 @dataclass(frozen=True)
@@ -116,8 +109,13 @@ class Duplicates:
         return join(self.path, MASK_NAME)
 
     @property
+    def removed_rows(self) -> str:
+        """``removed.npy``: row numbers of what is removed, ascending."""
+        return join(self.path, REMOVED_NAME)
+
+    @property
     def table(self) -> str:
-        """``duplicates.parquet``: a line for each row that has duplicates, in the order of rows."""
+        """``duplicates.parquet``: a line for each row that has duplicates, kept or removed, in the order of rows."""
         return join(self.path, ROWS_NAME)
 
     @property
@@ -141,15 +139,23 @@ class Duplicates:
         if self.components:
             shown = ", ".join(f"{count:,} of {name}" for name, count in _binned(self.sizes))
             lines.append(f"{self.components:,} components: {shown} rows")
-            first = self.largest[0]
-            named = "" if first.id is None else f' (id "{first.id}")'
-            lines.append(f"the largest, {first.size:,} rows, keeps row {first.kept}{named}")
-        pairs = self.summary["pairs"]
+            if (first := self.largest[0]).size > 2:
+                named = "" if first.id is None else f' (id "{first.id}")'
+                lines.append(f"the largest, {first.size:,} rows, keeps row {first.kept}{named}")
+        pairs, cells = self.summary["pairs"], self.summary["cells"]
+        compared = f"{share(pairs['covered'], pairs['possible'])} of all pairs of rows were compared"
         if self.complete:
+            proved = "" if pairs["covered"] == pairs["possible"] else ", bounds prove all others farther apart"
+            lines.append(f"no duplicate is missed: {compared}{proved}")
+        else:
             lines.append(
-                f"{share(pairs['covered'], pairs['possible'])} of all pairs of rows were compared; the others are "
-                "certified to be farther apart"
+                f"{compared}; {cells['skipped']:,} pairs of cells that may hold duplicates were not ({SKIPPED_NAME}), "
+                "bounds prove all others farther apart"
             )
+        lines.append(
+            f"{MASK_NAME} is a mask of the rows that are kept, {REMOVED_NAME} lists those removed, {ROWS_NAME} tells "
+            "which belong together"
+        )
         return lines
 
 
@@ -190,7 +196,7 @@ def open_duplicates(path: str | os.PathLike[str]) -> Duplicates:
             raise InputError(f"{place}: this dedup is unfinished ({partial}); give the same dedup command again")
         found = "holds no dedup.json; give the folder that streamcurate dedup made"
         raise InputError(f"{place}: {found if exists(place) else 'no such folder; check the path'}")
-    for name in (MASK_NAME, ROWS_NAME):
+    for name in (MASK_NAME, REMOVED_NAME, ROWS_NAME):
         if not exists(join(place, name)):
             raise StoreError(f"{join(place, name)}: is missing; restore it, or give the dedup command anew elsewhere")
     return Duplicates(
@@ -252,152 +258,3 @@ def summary_of_sizes(counts: Counts, take_ids: TakeIds | None) -> dict[str, Any]
         "sizes": [[size, count] for size, count in counts.sizes.items()],
         "largest": largest,
     }
-
-
-def write_rows(
-    folder: Path, marked: Iterator[Marked], rows: int, labels: StoredArray | None, take_ids: TakeIds | None
-) -> tuple[int, int]:
-    """Write ``keep.npy`` and ``duplicates.parquet``, a piece in memory at a time.
-
-    Parameters
-    ----------
-    folder : Path
-    marked : iterator of Marked
-        Ranges that together are all rows, in order.
-    rows : int
-        Of the store.
-    labels : StoredArray or None
-        Of level 1: a row labelled -1 is outside the subset; None where there is no subset.
-    take_ids : callable or None
-        Ids of rows, given in ascending order; None where there are none.
-
-    Returns
-    -------
-    kept, removed : int
-    """
-    kept = removed = 0
-    with placed(folder / MASK_NAME) as mask, placed(folder / ROWS_NAME) as table:
-        np.lib.format.write_array_header_1_0(mask, {"descr": "|b1", "fortran_order": False, "shape": (rows,)})
-        lines = _Lines(table, take_ids)
-        for part in marked:
-            if labels is None:
-                keep = np.ones(part.last - part.first, dtype=bool)
-            else:
-                keep = labels.read(part.first, part.last) >= 0
-            keep[part.rows - part.first] = part.kept
-            mask.write(keep.data)
-            kept += int(np.count_nonzero(keep))
-            removed += int(np.count_nonzero(~part.kept))
-            lines.add(part)
-        lines.close()
-    return kept, removed
-
-
-def write_skipped(folder: Path, pairs: SkippedPairs | None) -> None:
-    """Write ``skipped.parquet``, a line for each pair of cells that was not compared; no file where there is none.
-
-    Columns: ``cell_a``, ``cell_b``; ``rows_a``, ``rows_b``, how many each holds; ``row_a``, ``row_b``, one of them;
-    ``least``, the Euclidean distance below which no two rows of them can be (of unit vectors, for cosine).
-    """
-    import pyarrow as pa
-    import pyarrow.parquet
-
-    (folder / SKIPPED_NAME).unlink(missing_ok=True)
-    if pairs is None or not pairs.count:
-        return
-    names = {"cell_a": "low", "cell_b": "high", "rows_a": "rows_low", "rows_b": "rows_high"}
-    names |= {"row_a": "example_low", "row_b": "example_high", "least": "least"}
-    writer = None
-    with placed(folder / SKIPPED_NAME) as file:
-        for block in pairs.blocks():
-            table = pa.table({name: pa.array(np.ascontiguousarray(block[field])) for name, field in names.items()})
-            writer = writer or pyarrow.parquet.ParquetWriter(file, table.schema)
-            writer.write_table(table)
-        if writer is not None:
-            writer.close()
-
-
-class _Lines:
-    """``duplicates.parquet`` as it is written, in row groups of one length."""
-
-    def __init__(self, file: IO[bytes], take_ids: TakeIds | None) -> None:
-        self._file, self._take_ids = file, take_ids
-        self._waiting: list[Marked] = []
-        self._count = 0
-        self._writer: Any = None
-
-    def add(self, part: Marked) -> None:
-        if not len(part.rows):
-            return
-        self._waiting.append(part)
-        self._count += len(part.rows)
-        if self._count >= _GROUP:
-            self._write(last=False)
-
-    def close(self) -> None:
-        self._write(last=True)
-        self._writer.close()
-
-    def _write(self, last: bool) -> None:
-        columns = {
-            "row": _joined([part.rows for part in self._waiting], np.int64),
-            "component": _joined([part.components for part in self._waiting], np.int64),
-            "size": _joined([part.sizes for part in self._waiting], np.int64),
-            "kept": _joined([part.kept for part in self._waiting], np.bool_),
-        }
-        start = 0
-        while self._count - start >= _GROUP:
-            self._group({name: values[start : start + _GROUP] for name, values in columns.items()})
-            start += _GROUP
-        rest = {name: values[start:] for name, values in columns.items()}
-        self._waiting, self._count = [], self._count - start
-        if last and (self._count or self._writer is None):
-            self._group(rest)
-        elif self._count:
-            left = Marked(0, 0, rest["row"], rest["component"], rest["size"], rest["kept"])
-            self._waiting = [left]
-
-    def _group(self, columns: Mapping[str, NDArray[Any]]) -> None:
-        import pyarrow as pa
-        import pyarrow.parquet
-
-        table = {"row": pa.array(columns["row"])}
-        if self._take_ids is not None:
-            table["id"] = self._ids(columns["row"], self._take_ids)
-        table |= {name: pa.array(columns[name]) for name in ("component", "size", "kept")}
-        found = pa.table(table)
-        if self._writer is None:
-            # Rows and ids come once each: dictionaries of them take memory, and room in the file.
-            self._writer = pyarrow.parquet.ParquetWriter(self._file, found.schema, use_dictionary=False)
-        self._writer.write_table(found, row_group_size=_GROUP)
-
-    def _ids(self, rows: Int64, take_ids: TakeIds) -> Any:
-        import pyarrow as pa
-
-        pieces = []
-        for start in range(0, max(len(rows), 1), _IDS):
-            ids = take_ids(rows[start : start + _IDS])
-            assert ids is not None
-            pieces.append(pa.array(ids) if ids.dtype.kind in "iu" else pa.array(ids.tolist(), pa.string()))
-        return pa.chunked_array(pieces)
-
-
-def _joined(parts: list[NDArray[Any]], dtype: Any) -> NDArray[Any]:
-    return np.concatenate(parts) if parts else np.empty(0, dtype=dtype)
-
-
-@contextmanager
-def placed(path: Path) -> Iterator[IO[bytes]]:
-    """A file written under a temporary name beside ``path``, flushed to the device and renamed at the end."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}{TEMPORARY_SUFFIX}")
-    with disk_errors(path):
-        try:
-            with open(temporary, "wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        sync_folder(path.parent)

@@ -10,6 +10,7 @@ from streamcurate.kernels import Metric
 
 # Beyond this its square is no float64.
 _LONGEST = 1e150
+_LEAST = math.ulp(0.0)
 
 
 @dataclass(frozen=True)
@@ -41,8 +42,8 @@ class Radius:
                 "Euclidean distance (--l2 0.3)"
             )
         if l2 is None:
-            return cls("cosine", _number("cosine", cosine, 1, "a number above 0, up to 1"))
-        return cls("l2", _number("l2", l2, _LONGEST, f"a number above 0, up to {_LONGEST:g}"))
+            return cls("cosine", _number("cosine", cosine, _LEAST, 1, "a number above 0, up to 1"))
+        return cls("l2", _number("l2", l2, 0, _LONGEST, f"a number from 0, which asks for copies, to {_LONGEST:g}"))
 
     @property
     def limit(self) -> float:
@@ -56,13 +57,13 @@ class Radius:
         return f"Euclidean distance {self.threshold:g} or less"
 
 
-def _number(key: str, value: object, most: float, allowed: str) -> float:
+def _number(key: str, value: object, least: float, most: float, allowed: str) -> float:
     number = math.nan
     if not isinstance(value, bool):
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError, OverflowError):
             number = math.nan
-    if not 0 < number <= most:
+    if not least <= number <= most:
         raise ConfigError(f"{key}: {value!r} is not allowed; it must be {allowed}")
-    return number
+    return number + 0.0  # of -0.0 it makes 0.0

@@ -49,7 +49,9 @@ class Retrieved:
         return len(self.rows)
 
     def __repr__(self) -> str:
-        return f"Retrieved({len(self):,} of {self.source.rows:,} rows, near {self.examples.rows:,} {self.called}s)"
+        example = "seed" if self.called == "seed" else f"{self.called} example"
+        plural = "" if self.examples.rows == 1 else "s"
+        return f"Retrieved({len(self):,} of {self.source.rows:,} rows, near {self.examples.rows:,} {example}{plural})"
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
         """:attr:`rows`: what ``numpy.asarray`` gives."""

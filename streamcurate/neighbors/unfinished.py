@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
@@ -11,18 +10,16 @@ from typing import Any
 
 from streamcurate import objects
 from streamcurate.errors import InputError, RunError
-from streamcurate.files import check_scratch, move_folder, working_folder, write_file
+from streamcurate.files import check_scratch, move_folder, working_folder
 from streamcurate.runs.checkpoints import CHECKPOINTS_NAME, Checkpoints
 from streamcurate.runs.lock import LOCK_NAME
-from streamcurate.runs.workfolder import JOB_NAME, WorkFolder
+from streamcurate.runs.workfolder import JOB_NAME, PLACES_NAME, WorkFolder
 from streamcurate.storage.copies import send_folder
 from streamcurate.version import __version__
 
 PARTIAL_SUFFIX = ".partial"
 _RESULT, _SCRATCH = "result", "scratch"
-# Where scratch ever was, a line each.
-_PLACES = ".scratch"
-_OURS = {JOB_NAME, CHECKPOINTS_NAME, _RESULT, _SCRATCH, _PLACES, LOCK_NAME}
+_OURS = {JOB_NAME, CHECKPOINTS_NAME, _RESULT, _SCRATCH, PLACES_NAME, LOCK_NAME}
 
 
 class UnfinishedWork:
@@ -132,8 +129,8 @@ class UnfinishedWork:
         if earlier is not None and other is None and self.anything_finished:
             said = f"{self.folder}: going on with what is done"
         else:
-            self._clear()
-        self._note_scratch()
+            self._work.clear(self.scratch)
+        self._work.note_scratch(self.scratch)
         try:
             self.scratch.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -168,23 +165,8 @@ class UnfinishedWork:
         """Remove everything: the result lies where it belongs."""
         self._remove()
 
-    def _note_scratch(self) -> None:
-        """Remember where scratch lies, before it does: work that goes on with scratch elsewhere clears it all."""
-        known = self._scratch_places()
-        if self.scratch not in known:
-            write_file(self.folder / _PLACES, "".join(f"{place}\n" for place in [*known, self.scratch]).encode())
-
-    def _scratch_places(self) -> list[Path]:
-        places = self.folder / _PLACES
-        return [Path(line) for line in places.read_text().splitlines()] if places.exists() else []
-
-    def _clear(self) -> None:
-        for place in {self.scratch, *self._scratch_places()}:
-            shutil.rmtree(place, ignore_errors=True)
-        self._work.clear()
-
     def _remove(self) -> None:
-        self._clear()
+        self._work.clear(self.scratch)
         self._work.remove()
 
 

@@ -7,19 +7,18 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from streamcurate import objects
+from streamcurate import kernels, objects
 from streamcurate.clustering.assign import stamps_digest
 from streamcurate.config import Config, Level
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.errors import ChangedStoreError, ConfigError, InputError
+from streamcurate.neighbors.duplicate_files import write_rows, write_skipped
 from streamcurate.neighbors.duplicates import (
     SKIPPED_NAME,
     SUMMARY_NAME,
     Duplicates,
     open_duplicates,
     summary_of_sizes,
-    write_rows,
-    write_skipped,
     write_summary,
 )
 from streamcurate.neighbors.pairs.components import Components, find_components
@@ -29,7 +28,7 @@ from streamcurate.neighbors.pairs.keep import Counts, keys_of, mark_rows
 from streamcurate.neighbors.pairs.search import EdgesFound, find_edges, join_bytes
 from streamcurate.neighbors.radius import Radius
 from streamcurate.neighbors.unfinished import UnfinishedWork
-from streamcurate.pipeline.dedup_asked import Asked, finished_result, identity_of, refuse_for_trees
+from streamcurate.pipeline.dedup_asked import Asked, finished_result, identity_of, refuse_file_names, refuse_for_trees
 from streamcurate.pipeline.executors import check_device, executor_for
 from streamcurate.pipeline.request import cluster
 from streamcurate.pipeline.rows import open_rows
@@ -58,7 +57,7 @@ def dedup(
     cosine: float | None = None,
     l2: float | None = None,
     keep: str = "closest",
-    seed: int = 0,
+    seed: int | None = None,
     subset: Any = None,
     clusters: int | None = None,
     most_neighbours: int | None = None,
@@ -82,14 +81,14 @@ def dedup(
     source : Tree, Embeddings, path or URL of a run directory or of a store, or array
         A finished tree, whose level 1 says which rows lie near each other; or rows alone, which are clustered first.
     out : path or URL
-        A folder made here: ``keep.npy``, ``duplicates.parquet``, ``dedup.json``.
+        A folder made here: ``keep.npy``, ``removed.npy``, ``duplicates.parquet``, ``dedup.json``.
     cosine, l2 : float
-        One of them. The metric need not be the tree's.
+        One of them. The metric need not be the tree's. An ``l2`` of 0 asks for copies.
     keep : "closest", "first" or "random"
         The row that is kept: the one nearest to its centroid of level 1 (of equally near ones the lowest), the lowest
         row number, or a random one.
-    seed : int
-        For random.
+    seed : int, optional
+        For random; by default 0.
     subset : path, array, sequence or Selection, optional
         Look at these rows alone, as for ``cluster``. Of a tree the rows it was built on are looked at.
     clusters : int, optional
@@ -123,6 +122,7 @@ def dedup(
     listener = progress or Silent()
     place = os.fspath(out).rstrip("/")
     objects.refuse_web(place, "take a result")
+    refuse_file_names(place)
     rows = open_rows(source)
     if rows.tree is not None:
         refuse_for_trees(rows.tree, subset, clusters)
@@ -144,6 +144,8 @@ def dedup(
             listener.note(state)
         if device == "gpu":
             listener.note("rows are clustered on the GPU and compared on the CPU" if rows.tree is None else _CPU_ALONE)
+        if count > 1 and not kernels.pairs_compiled():
+            listener.note("the first dedup on a machine compiles what compares rows: some ten seconds more")
         tree = rows.tree or _cluster(rows.embeddings, work, asked, subset, count, options, listener)
         folders = (work.scratch, [work.folder])
         with executor_for(client, budget, listener, *folders, rows.embeddings, device, threads) as (executor, store):
@@ -287,7 +289,7 @@ def _find(
     if found.skipped:
         warnings.append(
             f"{found.skipped:,} pairs of cells that could hold duplicates were not compared ({SKIPPED_NAME} lists "
-            "them): duplicates may be missing; leave most neighbours out to compare all"
+            "them): duplicates may be missing; without --most-neighbours all are compared"
         )
     largest = counts.largest[0].size if counts.largest else 0
     if largest >= max(_CHAINED_SHARE * looked_at, _CHAINED_ROWS):

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from streamcurate import objects
+from streamcurate import kernels, objects
 from streamcurate.clustering.approximate import require_faiss
 from streamcurate.clustering.finished import fingerprint_of
 from streamcurate.config.checks import choice, whole_number
 from streamcurate.config.model import MOST_CLUSTERS
+from streamcurate.embeddings.checks import suffix_of
 from streamcurate.embeddings.subset import OrderedRows
 from streamcurate.errors import ConfigError, InputError
 from streamcurate.neighbors.duplicates import (
     MASK_NAME,
+    REMOVED_NAME,
     ROWS_NAME,
     SKIPPED_NAME,
     Duplicates,
@@ -32,7 +34,8 @@ from streamcurate.sampling.scratch import scratch_folder
 from streamcurate.streaming import MemoryBudget, ProgressListener
 from streamcurate.tree import Tree
 
-SEARCHES = ("auto", "blas", "faiss")
+# Of files that hold rows or lists of them, and of stores.
+_SUFFIXES = {".npy", ".npz", ".parquet", ".csv", ".tsv", ".txt", ".json", ".jsonl", ".arrow", ".yaml", ".zarr"}
 _MOST_NEIGHBOURS = 1 << 31
 _MOST_SEED = (1 << 64) - 1
 
@@ -70,12 +73,18 @@ class Asked:
         InputError
             FAISS is asked for and not installed.
         """
-        if choice("search", search, SEARCHES) == "faiss":
+        if choice("search", search, kernels.SEARCHES) == "faiss":
             require_faiss("dedup")
+        rule = _rule(keep)
+        if seed is not None and rule != "random":
+            raise ConfigError(
+                f"seed: {seed!r} is of --keep random, and the row that is kept is {rule!r}; give --keep random too, or "
+                "leave the seed out"
+            )
         return cls(
             radius,
-            _rule(keep),
-            whole_number("seed", seed, 0, _MOST_SEED),
+            rule,
+            0 if seed is None else whole_number("seed", seed, 0, _MOST_SEED),
             None if clusters is None else whole_number("clusters", clusters, 1, MOST_CLUSTERS),
             None
             if most_neighbours is None
@@ -86,6 +95,21 @@ class Asked:
 
 def _rule(keep: object) -> Keep:
     return next(rule for rule in RULES if rule == choice("keep", keep, RULES))
+
+
+def refuse_file_names(out: str) -> None:
+    """Refuse a place for the folder that is called like a file.
+
+    Raises
+    ------
+    InputError
+    """
+    if (suffix := suffix_of(out)) in _SUFFIXES:
+        folder = os.path.splitext(out)[0]
+        raise InputError(
+            f"{out}: is called like a file ({suffix}), and dedup makes a folder; give {folder}/, and {MASK_NAME} will "
+            "lie in it"
+        )
 
 
 def refuse_for_trees(tree: Tree, subset: Any, clusters: int | None) -> None:
@@ -155,7 +179,7 @@ def finished_result(
     """
     summary = read_summary(out)
     if summary is None:
-        parts = {MASK_NAME, ROWS_NAME, SKIPPED_NAME}
+        parts = {MASK_NAME, REMOVED_NAME, ROWS_NAME, SKIPPED_NAME}
         if objects.is_url(out):  # what a killed process sent is not there until the summary is
             strange = {found.url.removeprefix(f"{out}/") for found in objects.listing(out)} - parts
         else:

@@ -20,12 +20,14 @@ from streamcurate.neighbors.row_files import check_destination
 from streamcurate.neighbors.unfinished import UnfinishedWork
 from streamcurate.objects import open_file
 from streamcurate.pipeline.executors import check_device
-from streamcurate.pipeline.mixture_parts import MOST_ROWS, TakenPart, Taking, in_part
+from streamcurate.pipeline.mixture_errors import in_part, keeping, looked_for
+from streamcurate.pipeline.mixture_parts import MOST_ROWS, TakenPart, Taking
 from streamcurate.pipeline.mixture_sources import Source, Sources
 from streamcurate.sampling import STRATEGIES, make_allocation
 from streamcurate.sampling.draw import check_strategy
 from streamcurate.sampling.mixed import SUFFIXES, MixedPart, check_sources, suffix_of, write_mixture
 from streamcurate.sampling.store import check_absent
+from streamcurate.sampling.words import counted
 from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
 
 Int64 = NDArray[np.int64]
@@ -84,7 +86,7 @@ class Mixture:
         return sum(part.given for part in self.parts)
 
     def __repr__(self) -> str:
-        return f"Mixture({len(self):,} rows of {len(self.parts)} parts, {self.out})"
+        return f"Mixture({counted(len(self), 'row')} of {counted(len(self.parts), 'part')}, {self.out})"
 
     @property
     def distinct(self) -> int:
@@ -194,12 +196,15 @@ def mix(
             listener.note(state)
         computing = {"memory_limit": budget.limit, "threads": threads, "device": device, "client": client}
         taking = Taking(config, sources, work, budget, listener, computing | {"scratch": scratch})
-        taking.exclude()
-        taken, notes = _taken(config, taking, listener)
-        notes = [*_idle(config, sources, listener), *notes]
-        parts = [_mixed(part, sources.open(part.source), rows) for part, rows in zip(config.parts, taken, strict=True)]
-        said = {"seed": config.seed, "size": sum(rows.found for rows in taken)}
-        write_mixture(parts, place, work.result, budget.usable // 2, listener, **said)
+        with keeping(work):
+            taking.exclude()
+            taken, notes = _taken(config, taking, listener)
+            notes = [*_idle(config, sources, listener), *notes]
+            parts = [
+                _mixed(part, sources.open(part.source), rows) for part, rows in zip(config.parts, taken, strict=True)
+            ]
+            said = {"seed": config.seed, "size": sum(rows.found for rows in taken)}
+            write_mixture(parts, place, work.result, budget.usable // 2, listener, **said)
         work.discard()
     given = [
         MixturePart(part.name, part.kind, part.source, rows.asked, rows.found, rows.rows.count, rows.passed_over)
@@ -213,7 +218,7 @@ def _checked_sources(config: MixtureConfig, sources: Sources) -> list[Any]:
     found = []
     for number, part in enumerate(config.parts):
         with in_part(f"{config.origin}: parts[{number}] ({part.name}): "):
-            with in_part(f"{'of' if part.kind == 'rows' else part.kind}: "):
+            with in_part(f"{'of' if part.kind == 'rows' else part.kind}: "), looked_for(part.source):
                 source = sources.open(part.source)
             if part.kind == "draw" and source.tree is None:
                 raise ConfigError(
@@ -221,7 +226,7 @@ def _checked_sources(config: MixtureConfig, sources: Sources) -> list[Any]:
                     "(all), or the rows near seeds (retrieve)"
                 )
             if part.seeds is not None:
-                with in_part("seeds: "):
+                with in_part("seeds: "), looked_for(part.seeds):
                     seeds = sources.open(part.seeds).embeddings
                 if seeds.dims != source.embeddings.dims:
                     raise InputError(
@@ -234,7 +239,9 @@ def _checked_sources(config: MixtureConfig, sources: Sources) -> list[Any]:
             found.append(source.embeddings)
     for number, exclusion in enumerate(config.exclude):
         with in_part(f"{config.origin}: exclude[{number}]: "):
-            _check_lists({"rows": exclusion.rows}, sources.open(exclusion.of))
+            with in_part("of: "), looked_for(exclusion.of):
+                source = sources.open(exclusion.of)
+            _check_lists({"rows": exclusion.rows}, source)
     return found
 
 
@@ -242,7 +249,7 @@ def _check_lists(lists: Mapping[str, Any], source: Source) -> None:
     """Refuse what is no list of rows."""
     for key, chosen in lists.items():
         if chosen is not None:
-            with in_part(f"{key}: "):
+            with in_part(f"{key}: "), looked_for(chosen):
                 open_list(chosen, source.embeddings.ids is not None, "the list", key)
 
 
@@ -252,7 +259,8 @@ def _check_options(part: Part, source: Source) -> None:
     if part.kind == "draw":
         others = ("strategy", "multiplier", "seed", "include", "eligible")
         check_strategy(options.get("strategy", STRATEGIES[0]))
-        make_allocation(**{name: value for name, value in options.items() if name not in others})
+        with looked_for(options.get("weights")):
+            make_allocation(**{name: value for name, value in options.items() if name not in others})
     elif part.kind == "retrieve":
         unsaid = dict.fromkeys(("cosine", "l2", "nearest", "per_seed", "per_cluster", "metric"))
         said: dict[str, Any] = {**unsaid, "least_seeds": 1, "level": 1, **options}
@@ -312,14 +320,16 @@ def _idle(config: MixtureConfig, sources: Sources, listener: ProgressListener) -
 def _shares(config: MixtureConfig, taken: Mapping[int, TakenPart]) -> dict[int, int]:
     """The rows of the parts with a share, of what the others leave."""
     assert config.size is not None  # the configuration saw to it
-    counted = sum(found.found for found in taken.values())
-    left = max(config.size - counted, 0)
+    fixed = sum(found.found for found in taken.values())
+    left = max(config.size - fixed, 0)
     shares = config.shares(left)
     if empty := [number for number, rows in shares.items() if not rows]:
+        part = config.parts[empty[0]]
+        others = f"the parts without a share give {counted(fixed, 'row')}, and size is {config.size:,}"
+        why = f"its share of the other {left:,} rounds to no row" if left else "nothing is left for it"
         raise CapacityError(
-            f"{config.origin}: parts[{empty[0]}] ({config.parts[empty[0]].name}): share: is of {left:,} rows, and no "
-            f"row of them: the parts without a share give {counted:,} of the {config.size:,}; raise size, or leave the "
-            "part out"
+            f"{config.origin}: parts[{empty[0]}] ({part.name}): share: {why}: {others}; raise size, "
+            "have other parts give less, or leave this part out"
         )
     return shares
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,13 @@ from numpy.typing import NDArray
 
 from streamcurate.config.mixture import MixtureConfig, Part
 from streamcurate.embeddings.rowsets import MergedRows, NumberFile, ordered, write_mask, write_numbers
-from streamcurate.errors import ConfigError, DataError, InputError
+from streamcurate.errors import ConfigError, InputError
 from streamcurate.neighbors.unfinished import UnfinishedWork
+from streamcurate.pipeline.mixture_errors import in_part, renamed
 from streamcurate.pipeline.mixture_sources import Source, Sources, TakenRows, all_rows, state_of
 from streamcurate.pipeline.retrieve import retrieve_to
 from streamcurate.sampling import sample
+from streamcurate.sampling.words import counted
 from streamcurate.streaming import MemoryBudget, ProgressListener
 from streamcurate.streaming.shuffle import SortedRecords
 
@@ -163,11 +165,26 @@ class Taking:
         avoided = [rows.pieces(source) for rows in self._avoided(part, source)]
         return MergedRows("difference", [pieces, *avoided]).pieces() if avoided else pieces
 
+    def _among(self, key: str) -> Path:
+        return self.work.result / f"{key}-among.npy"
+
+    def _own_words(
+        self, key: str, part: Part, source: Source, chosen: Any, option: str
+    ) -> AbstractContextManager[None]:
+        """Messages speak of the candidates by what they are, not by the file that they lie in."""
+        without = []
+        if self._excluded.touches(source):
+            without.append("that are not excluded")
+        if self._taken.touches(source) and not part.repeat:
+            without.append("that no earlier part took")
+        kind = "rows" if chosen is None else f"{option} rows"
+        return renamed(self._among(key), kind, f"{kind} of {source.name} {' and '.join(without)}")
+
     def _candidates(self, key: str, part: Part, source: Source, chosen: Any, option: str) -> Any:
         """The rows a draw or a retrieval is among: those of the option, without what the part may not take."""
         if not self._avoided(part, source):
             return chosen
-        path = self.work.result / f"{key}-among.npy"
+        path = self._among(key)
         if path.exists():  # complete, as all files of that name
             return os.fspath(path)
         if chosen is None:
@@ -200,16 +217,18 @@ class Taking:
                 f"draw: {source.name} is a store, and balanced draws are from runs; cluster it, or take all of it (all)"
             )
         options = {"seed": self.config.seed, **part.options}
-        eligible = self._candidates(key, part, source, options.pop("eligible", None), "eligible")
-        drawn = sample(
-            source.tree,
-            asked,
-            eligible=eligible,
-            memory_limit=self.budget.limit,
-            scratch=self.work.scratch,
-            progress=self.listener,
-            **options,
-        )
+        chosen = options.pop("eligible", None)
+        eligible = self._candidates(key, part, source, chosen, "eligible")
+        with self._own_words(key, part, source, chosen, "eligible"):
+            drawn = sample(
+                source.tree,
+                asked,
+                eligible=eligible,
+                memory_limit=self.budget.limit,
+                scratch=self.work.scratch,
+                progress=self.listener,
+                **options,
+            )
         if "include" in options:
             self._check_included(part, source, drawn.unique_rows)
         rows, copies = (
@@ -230,7 +249,8 @@ class Taking:
 
     def _retrieve(self, key: str, part: Part, source: Source, asked: int | None) -> TakenPart:
         options = dict(part.options)
-        subset = self._candidates(key, part, source, options.pop("subset", None), "subset")
+        chosen = options.pop("subset", None)
+        subset = self._candidates(key, part, source, chosen, "subset")
         place = self.work.result / f"{key}-retrieved.parquet"
         begun = f"{key}/begun"
         # So that what a kill leaves of the retrieval is gone on with.
@@ -239,7 +259,8 @@ class Taking:
             if not place.exists():
                 given = source.tree if source.tree is not None else source.embeddings
                 options |= {"subset": subset, "progress": self.listener, **self.computing}
-                retrieve_to(place, given, part.seeds, **options)
+                with self._own_words(key, part, source, chosen, "subset"):
+                    retrieve_to(place, given, part.seeds, **options)
         except InputError:
             if not any(self.work.result.glob(f"{place.name}*")):
                 self.work.checkpoints.discard(begun)
@@ -301,7 +322,7 @@ _TAKERS = {"draw": Taking._draw, "retrieve": Taking._retrieve, "all": Taking._al
 
 
 def _told(part: Part, asked: int | None) -> str:
-    rows = "all rows" if asked is None else f"{asked:,} rows"
+    rows = "all rows" if asked is None else counted(asked, "row")
     what = {"draw": "drawn from", "retrieve": "near seeds in", "all": "of", "rows": "of a list of"}[part.kind]
     return f"{rows} {what} {part.source}"
 
@@ -331,16 +352,3 @@ def _retrieved(place: Path) -> Iterator[tuple[Int64, NDArray[np.float32]]]:
         for batch in file.iter_batches(_BATCH, columns=["row", "distance"]):
             rows = batch.column("row").to_numpy()
             yield rows, np.ascontiguousarray(batch.column("distance").to_numpy(zero_copy_only=False), dtype=np.float32)
-
-
-@contextmanager
-def in_part(prefix: str) -> Iterator[None]:
-    """Begin the messages of what a user can mend with the place it is about; the kind of error stays."""
-    try:
-        yield
-    except InputError as error:
-        try:
-            told = type(error)(f"{prefix}{error}")
-        except TypeError:  # one with more to it than its message
-            told = DataError(f"{prefix}{error}")
-        raise told from error

@@ -222,11 +222,11 @@ def _retrieving(
 
 def _check_quotas(asked: Wanted, rows: SourceRows, look: Looking) -> None:
     """Refuse more rows than there are."""
-    for name, value in (("nearest", asked.nearest), ("per_seed", asked.per_seed)):
+    for name, value in (("--nearest", asked.nearest), ("--per-seed", asked.per_seed)):
         if value is not None and value > look.count:
             raise CapacityError(
-                f"{name}: {value:,} rows of {rows.name}, where {look.count:,} are looked at; ask for at most "
-                f"{look.count:,}"
+                f"{name} {value:,}: more rows than are looked at of {rows.name}, which are {look.count:,}; ask for at "
+                f"most {look.count:,}"
             )
 
 

@@ -13,12 +13,14 @@ import numpy as np
 
 from streamcurate.clustering.assign import stamps_digest
 from streamcurate.embeddings.fingerprint import FingerprintBuilder
+from streamcurate.embeddings.rowlist import open_list
 from streamcurate.embeddings.store import Embeddings, as_embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
-from streamcurate.errors import ChangedStoreError, DataError
+from streamcurate.errors import ChangedStoreError, DataError, InputError, StoreError
 from streamcurate.kernels import Metric
 from streamcurate.neighbors.examples.nearest_seeds import FaultyRowsError, Search
 from streamcurate.neighbors.examples.seeds import Seeds, check_seeds
+from streamcurate.neighbors.examples.stages import Stages
 from streamcurate.neighbors.unfinished import UnfinishedWork
 from streamcurate.pipeline.executors import check_device, executor_for
 from streamcurate.pipeline.rows import SourceRows
@@ -116,7 +118,7 @@ def looking(
     """
     check_device(computing.client, computing.device)
     called = "seed" if kind == "retrieve" else "unwanted example"
-    given = as_embeddings(examples)
+    given = _opened(examples, rows, called)
     before = stamps_digest(rows.embeddings)
     stamps = (rows.embeddings, before), (given, stamps_digest(given))
     seeds = check_seeds(given, rows.embeddings, metric, computing.budget, called)
@@ -140,10 +142,11 @@ def looking(
         if subset is not None:
             ids, memory = rows.embeddings.ids, computing.budget.usable // 2
             listed = read_subset(subset, rows.embeddings.rows, scratch, memory, ids, computing.listener)
+        stages = Stages(computing.listener)
         entered = executor_for(
             computing.client,
             computing.budget,
-            computing.listener,
+            stages,
             scratch,
             folders,
             rows.embeddings,
@@ -158,7 +161,7 @@ def looking(
             fingerprint = combine_digests(
                 [content, seeds.digest, listed.digest if listed else "", metric, str(limit), str(count)]
             )
-        search = Search(store, mask, executor, scratch, checkpoints, fingerprint)
+        search = Search(store, mask, executor, scratch, checkpoints, fingerprint, stages)
         try:
             yield Looking(search, seeds, count, stamps)
         except (FaultyRowsError, DataError, ChangedStoreError) as error:
@@ -169,6 +172,30 @@ def looking(
             raise
         if work is not None:
             work.discard()
+
+
+def _opened(examples: Any, rows: SourceRows, called: str) -> Embeddings:
+    """Examples as embeddings; of a list of rows it is said how to make some of it."""
+    try:
+        return as_embeddings(examples)
+    except InputError as error:
+        if not isinstance(examples, (str, os.PathLike)) or not _is_list(examples):
+            raise
+        place = os.fspath(examples)
+        part = f"{{name: examples, rows: {place}, of: {rows.name}}}"
+        raise InputError(
+            f"{place}: a list of rows, and {called}s are embeddings; make a store of these rows first: write the line "
+            f"'parts: [{part}]' into examples.yaml and give streamcurate mix examples.yaml --out examples.zarr; where "
+            "the rows are those of another store, name that one there"
+        ) from error
+
+
+def _is_list(path: str | os.PathLike[str]) -> bool:
+    try:
+        open_list(path, True, "list", "the list")
+    except (InputError, StoreError):
+        return False
+    return True
 
 
 def _content(rows: SourceRows, stamps: str | None, executor: Executor) -> str:

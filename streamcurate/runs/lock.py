@@ -101,7 +101,7 @@ class RunLock:
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise RunError(
                     f"{self.run}: is being written by {_holder(descriptor)}; "
-                    "wait for it to end, or stop it, or choose another run directory"
+                    "wait for it to end, or stop it, or write to another place"
                 ) from error
             raise RunError(
                 f"{self.run}: its file system gives no locks ({error.strerror}), so a second writer would go "

@@ -17,7 +17,7 @@ from typing import Any
 from streamcurate.config import Config
 from streamcurate.errors import RunError
 from streamcurate.files import write_json
-from streamcurate.objects import contents, exists, join
+from streamcurate.objects import contents, exists, is_url, join
 from streamcurate.runs.digest import combine_digests
 from streamcurate.runs.records import (
     ExtensionRecord,
@@ -172,6 +172,8 @@ class Manifest:
         try:
             content = contents(path)
             if content is None:
+                if not is_url(run) and not os.path.exists(run):
+                    raise RunError(f"{run}: is no run directory, there is no such file or folder; check the path")
                 raise RunError(
                     f"{run}: is no run directory (no {MANIFEST_NAME} in it); give one that streamcurate cluster made"
                 )

@@ -11,10 +11,12 @@ from types import TracebackType
 from typing import Any
 
 from streamcurate.errors import InputError, RunError
-from streamcurate.files import TEMPORARY_SUFFIX, write_json
+from streamcurate.files import TEMPORARY_SUFFIX, write_file, write_json
 from streamcurate.runs.lock import LOCK_NAME, RunLock
 
 JOB_NAME = "job.json"
+# Where scratch ever was, a line each.
+PLACES_NAME = ".scratch"
 # The writer before us may finish and remove the folder while we look, but not time and again.
 _ROUNDS = 100
 
@@ -89,9 +91,27 @@ class WorkFolder:
         """Say what the work is."""
         write_json(self.path / JOB_NAME, job)
 
-    def clear(self) -> None:
-        """Remove everything but the lock; first what says that there is something."""
+    def note_scratch(self, scratch: Path) -> None:
+        """Remember where scratch lies, before it does: work that goes on with scratch elsewhere clears it all."""
+        known = self._scratch_places()
+        if scratch not in known:
+            write_file(self.path / PLACES_NAME, "".join(f"{place}\n" for place in [*known, scratch]).encode())
+
+    def _scratch_places(self) -> list[Path]:
+        places = self.path / PLACES_NAME
+        return [Path(line) for line in places.read_text().splitlines()] if places.exists() else []
+
+    def clear(self, scratch: Path | None = None) -> None:
+        """Remove everything but the lock, scratch too, wherever it ever was; first what says that there is something.
+
+        Parameters
+        ----------
+        scratch : Path, optional
+            Where it is now, noted or not.
+        """
         (self.path / JOB_NAME).unlink(missing_ok=True)
+        for place in {*self._scratch_places(), *([] if scratch is None else [scratch])}:
+            shutil.rmtree(place, ignore_errors=True)
         for entry in list(self.path.iterdir()):
             if entry.is_dir() and not entry.is_symlink():
                 shutil.rmtree(entry, ignore_errors=True)

@@ -137,8 +137,12 @@ def sample(
     with prepared(
         tree, size, strategy, multiplier, seed, include, eligible, options, memory_limit, scratch, progress
     ) as draw:
+        notes = draw.notes()
+        for note in notes:
+            draw.listener.note(note)
         rows, copies = draw.rows()
-        return Selection(rows, copies, strategy, draw.multiplier, draw.seed, tree, draw.eligible, options.options)
+        made = options.options
+        return Selection(rows, copies, strategy, draw.multiplier, draw.seed, tree, draw.eligible, made, notes)
 
 
 def explain(

@@ -81,11 +81,6 @@ class Allocation:
             }
         return said
 
-    def __str__(self) -> str:
-        said = self.options
-        said.pop("allocation", None)
-        return ", ".join([self.name, *(f"{name} {value}" for name, value in said.items())])
-
 
 def make_allocation(
     allocation: str = "balanced",

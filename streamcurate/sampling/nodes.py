@@ -70,6 +70,8 @@ class Nodes:
         Their share.
     taken : tuple of (str, int)
         Options, and by how much each lowers what can be drawn.
+    leasts_unmet : int
+        Clusters that can give less than their least.
     """
 
     hierarchy: Hierarchy
@@ -82,6 +84,7 @@ class Nodes:
     outliers: list[Marks] | None
     outlier_millionths: int
     taken: tuple[tuple[str, int], ...]
+    leasts_unmet: int = 0
 
     @property
     def capacity(self) -> int:
@@ -192,7 +195,7 @@ def make_nodes(
             nothing[level - 1][found.clusters[found.nothing]] = True
         _spread_down(hierarchy, nothing)
         capacities = np.where(nothing[0], held, capacities)
-    most, least = _bounds(hierarchy, capacities, lower, nothing, said)
+    most, least, unmet = _bounds(hierarchy, capacities, lower, nothing, said)
     if said is not None:
         taken.append((said.name, everything - int(most[-1].sum())))
     sizes = hierarchy.sizes if nothing is None else np.where(nothing[0], 0, hierarchy.sizes)
@@ -211,6 +214,7 @@ def make_nodes(
         else find_outliers(whole or hierarchy, levels, allocation.outlier_rows, allocation.outlier_percentile),
         0 if share is None else round(share * _MILLION),
         tuple(taken),
+        unmet,
     )
 
 
@@ -259,13 +263,14 @@ def _bounds(
     earlier: Int64 | None,
     nothing: list[Marks] | None,
     said: ClusterWeights | None,
-) -> tuple[list[Int64], list[Int64] | None]:
-    """The most and the least that every cluster gives, from the leaves up."""
+) -> tuple[list[Int64], list[Int64] | None, int]:
+    """The most and the least that every cluster gives, from the leaves up; and how many cannot give their least."""
     if said is None:
-        return hierarchy.totals(capacities), None if earlier is None else hierarchy.totals(earlier)
+        return hierarchy.totals(capacities), None if earlier is None else hierarchy.totals(earlier), 0
     kept = hierarchy.totals(np.zeros_like(capacities) if earlier is None else earlier)
     most: list[Int64] = []
     least: list[Int64] = []
+    unmet = 0
     for level in range(1, hierarchy.depth + 1):
         if level > 1:
             capacities, low = (hierarchy.sums(level, values[-1]) for values in (most, least))
@@ -287,10 +292,11 @@ def _bounds(
                 )
             if nothing is not None:
                 leasts = np.where(nothing[level - 1], 0, leasts)
+            unmet += int((leasts > capacities).sum())
             low = np.maximum(low, np.minimum(leasts, capacities))
         most.append(capacities)
         least.append(low)
-    return most, least
+    return most, least, unmet
 
 
 def _weights(hierarchy: Hierarchy, level: int, rows: list[Int64] | None, allocation: Allocation) -> Float64 | None:

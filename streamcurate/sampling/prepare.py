@@ -19,6 +19,7 @@ from streamcurate.sampling.eligible import Eligible, eligible_rows
 from streamcurate.sampling.hierarchy import Hierarchy, RowArray, SampledTree, read_hierarchy
 from streamcurate.sampling.include import read_included
 from streamcurate.sampling.nodes import Nodes, make_nodes
+from streamcurate.sampling.words import counted
 from streamcurate.streaming.budget import MemoryBudget, parse_bytes
 from streamcurate.streaming.progress import ProgressListener, Silent
 
@@ -92,6 +93,16 @@ class Prepared:
     def quotas(self) -> Iterator[tuple[int, Int64]]:
         """Levels from the top down, and what each of their clusters gives."""
         return self.nodes.quotas(self.size)
+
+    def notes(self) -> tuple[str, ...]:
+        """What was asked for and cannot be had."""
+        unmet = self.nodes.leasts_unmet
+        if not unmet or self.allocation.weights is None:
+            return ()
+        less = "can give less than its least, and gives all it can"
+        if unmet > 1:
+            less = "can give less than their least, and give all they can"
+        return (f"{self.allocation.weights.name}: {counted(unmet, 'cluster')} {less}; explain shows how much",)
 
     def rows(self, leaf: int | None = None) -> tuple[Int64, Int64]:
         """The rows drawn, ascending, and their copies; of one cluster of level 1 alone if it is named."""
@@ -215,10 +226,11 @@ def _nodes(
     nodes = make_nodes(hierarchy, capacities, allocation, seed=seed, lower=lower, levels=tree.levels, whole=whole)
     if size > nodes.capacity:
         which = "" if eligible is None else f" of {eligible.name}"
-        taken = "".join(f"; {option} takes {rows:,} away" for option, rows in nodes.taken)
+        takers = [(option, rows) for option, rows in nodes.taken if rows]
+        taken = "".join(f"; {option} takes {rows:,} away" for option, rows in takers)
         remedies = [f"ask for {nodes.capacity:,} or less"] if nodes.capacity else []
-        if nodes.taken:
-            remedies.append(f"loosen {' or '.join(option for option, _ in nodes.taken)}")
+        if takers:
+            remedies.append(f"loosen {' or '.join(option for option, _ in takers)}")
         if nodes.capacity:
             remedies.append(f"or raise the multiplier above {multiplier}")
         remedy = ", ".join(remedies)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamcurate.errors import StoreError
 from streamcurate.sampling.hierarchy import SampledLevel, SampledTree
+from streamcurate.sampling.words import counted
 from streamcurate.streaming.progress import ProgressListener
 
 Int64 = NDArray[np.int64]
@@ -42,6 +43,8 @@ class Selection:
         How many rows could be drawn, where the draw was restricted.
     allocation : mapping
         The options of the allocation that were not the default ones, by name; empty for a balanced draw.
+    notes : tuple of str
+        What was asked for and could not be had.
     """
 
     unique_rows: Int64
@@ -52,6 +55,7 @@ class Selection:
     tree: SampledTree
     eligible: int | None = None
     allocation: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
     _upper_levels: list[tuple[NDArray[np.int32], NDArray[np.float32]]] = field(default_factory=list, init=False)
 
     def __len__(self) -> int:
@@ -59,8 +63,9 @@ class Selection:
         return int(self.copies.sum())
 
     def __repr__(self) -> str:
-        said = "".join(f", {name} {value}" for name, value in self.allocation.items())
-        return f"Selection({len(self):,} rows, {len(self.unique_rows):,} distinct, of {self.tree.path}{said})"
+        said = "".join(f", {name}" + (f" {value}" if value != name else "") for name, value in self.allocation.items())
+        rows = counted(len(self), "row")
+        return f"Selection({rows}, {len(self.unique_rows):,} distinct, of {self.tree.path}{said})"
 
     @property
     def rows(self) -> Int64:

@@ -41,8 +41,8 @@ def test_tells_what_it_found(store, tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{out}: 400 rows: 360 kept, 40 removed as duplicates of those (10.0 %)"
     assert lines[1] == f"{out}: 40 components: 40 of 2 rows"
-    assert lines[2].startswith(f"{out}: the largest, 2 rows, keeps row ")
-    assert "certified" in lines[3]
+    assert lines[2].startswith(f"{out}: no duplicate is missed: ")
+    assert lines[3].startswith(f"{out}: keep.npy is a mask of the rows that are kept, removed.npy lists those removed")
     assert len(lines) == 4
     assert main(["dedup", str(store), str(out), "--cosine", "0.999"]) == 0
     told = capsys.readouterr()
@@ -93,6 +93,10 @@ def test_the_mask_goes_into_other_commands(store, tmp_path, capsys):
         (["--cosine", "0.9", "--subset", "gone.npy"], "gone.npy: no such file"),
         (["--cosine", "0.9", "--memory-limit", "1MiB"], "the smallest supported is 512 MiB"),
         (["--cosine", "0.9", "--keep", "best"], "'best' is not one of"),
+        (
+            ["--cosine", "0.9", "--seed", "5"],
+            "seed: 5 is of --keep random, and the row that is kept is 'closest'; give",
+        ),
     ],
 )
 def test_what_cannot_be_ends_with_2_and_leaves_nothing(options, words, store, tmp_path, capsys):
@@ -104,8 +108,16 @@ def test_what_cannot_be_ends_with_2_and_leaves_nothing(options, words, store, tm
 def test_other_places(store, tmp_path, capsys):
     assert main(["dedup", str(tmp_path / "gone"), str(tmp_path / "out"), "--l2", "1"]) == 2
     assert "no such file" in capsys.readouterr().err
-    assert main(["dedup", str(store), str(store), "--l2", "1"]) == 2
+    store.rename(tmp_path / "e")
+    assert main(["dedup", str(tmp_path / "e"), str(tmp_path / "e"), "--l2", "1"]) == 2
     assert "already exists, and is no finished dedup" in capsys.readouterr().err
+    store = (tmp_path / "e").rename(store)
+    for name in ("keep.npy", "d.Parquet", "e.zarr/"):
+        assert main(["dedup", str(store), str(tmp_path / name), "--l2", "1"]) == 2
+        folder = tmp_path / name.rstrip("/").split(".")[0]
+        told = capsys.readouterr().err
+        assert "is called like a file (." in told
+        assert f"give {folder}/, and keep.npy will lie in it" in told
     assert main(["dedup", str(store), "https://example.org/out", "--l2", "1"]) == 2
     assert "a web server cannot take a result" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["e.zarr"]
@@ -143,7 +155,7 @@ def test_killed(tmp_path):
         kills += 1
     assert kills
     finish(start(tmp_path, "out"))
-    names = ["dedup.json", "duplicates.parquet", "keep.npy"]
+    names = ["dedup.json", "duplicates.parquet", "keep.npy", "removed.npy"]
     assert sorted(os.listdir(tmp_path / "out")) == names
     for name in names:
         assert (tmp_path / "out" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()

@@ -50,11 +50,11 @@ def test_json_is_all_of_it_and_says_what_sample_does(made: Path, capfd: pytest.C
 def test_text_goes_down_to_a_cluster_or_lists_the_top(made: Path, capfd: pytest.CaptureFixture[str]) -> None:
     assert call(made / "run", "--size", 50, "--cluster", "2:1", "--quiet") == 0
     lines = capfd.readouterr().out.splitlines()
-    assert lines[1] == "the root gives 50, from 4 clusters of level 2"
+    assert lines[1] == "the root gives 50 rows, from 4 clusters of level 2"
     assert any(line.startswith("  → cluster 1: ") for line in lines)
     assert any(line.startswith("cluster 1 of level 2 gives ") for line in lines)
     assert call(made / "run", "--size", 50) == 0
-    assert len(capfd.readouterr().out.splitlines()) == 5 + 4  # with a remainder
+    assert len(capfd.readouterr().out.splitlines()) == 5 + 4 + 2  # with a remainder, and how to read it
 
 
 @pytest.mark.parametrize(

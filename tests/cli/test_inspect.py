@@ -202,6 +202,25 @@ def test_labels_of_new_rows(capsys):
     )
 
 
+def test_near_duplicates(capsys):
+    rows = np.random.default_rng(0).standard_normal((300, 4)).astype(np.float32)
+    rows[200:220] = rows[:20]
+    ingest(rows, "a.zarr")
+    assert main(["dedup", "a.zarr", "dups", "--l2", "0", "--keep", "random", "--seed", "3", "--quiet"]) == 0
+    told = capsys.readouterr().out.splitlines()
+    found = json.loads(shown(capsys, "dups/", "--json"))
+    assert found == {
+        "kind": "dedup", "complete": True, "rows": 300, "kept": 280, "removed": 20, "components": 20,
+        "sizes": [[2, 20]], "metric": "l2", "threshold": 0.0, "keep": "random", "seed": 3, "keep_list": "dups/keep.npy",
+        "removed_list": "dups/removed.npy", "warnings": [],
+    }  # fmt: skip
+    lines = shown(capsys, "dups").splitlines()
+    assert lines[0] == "dups: dedup"
+    assert lines[1].endswith("a.zarr")
+    assert lines[2].split(None, 1)[1] == "Euclidean distance 0 or less; of each component is kept: random, seed 3"
+    assert [line.split(None, 1)[1] for line in lines[3:]] == [line.removeprefix("dups: ") for line in told]
+
+
 @pytest.mark.parametrize(
     ("path", "levels", "message"),
     [("a.zarr", 0, "without the labels of level 1; assign them"), ("a.zarr.partial", 2, "an unfinished assign; give")],
@@ -225,17 +244,20 @@ def test_labels_that_are_not_whole(capsys, path, levels, message):
         ("a.zarr", "a.zarr: its ingest is unfinished (a.zarr.partial); give the same ingest command again"),
         ("drawn.zarr", "drawn.zarr: its sample is unfinished (drawn.zarr.partial); give the same sample command"),
         ("new.zarr", "new.zarr: its assign is unfinished (new.zarr.partial); give the same assign command again"),
+        ("dups", "dups: its dedup is unfinished (dups.partial); give the same dedup command again, then inspect"),
+        ("dups.partial", "dups.partial: an unfinished dedup; give the same dedup command again"),
         ("new.zarr.partial", "new.zarr.partial: an unfinished assign; give the same assign command again"),
         ("drawn.zarr.partial", "drawn.zarr.partial: an unfinished sample; give the same sample command again"),
     ],
 )
 def test_what_is_neither(capsys, name, message):
-    for folder in ("folder", "broken", "a.zarr.partial", "drawn.zarr.partial", "new.zarr.partial"):
+    for folder in ("folder", "broken", "a.zarr.partial", "drawn.zarr.partial", "new.zarr.partial", "dups.partial"):
         Path(folder).mkdir()
     Path("broken/run.json").write_text("{")
     Path("a.zarr.partial/job.json").write_text("{}")
     Path("drawn.zarr.partial/job.json").write_text('{"identity": {"selection": "0"}}')
     Path("new.zarr.partial/job.json").write_text('{"kind": "labels"}')
+    Path("dups.partial/job.json").write_text('{"kind": "dedup"}')
     np.save("x.npy", values())
     for arguments in ([name], [name, "--json"]):
         assert main(["inspect", *arguments]) == 2

@@ -69,6 +69,7 @@ def test_as_json_with_another_seed(made, capsys):
     [
         (("draw: run", "darw: run"), r"mixture.yaml: parts[0] (drawn): darw: unknown key; did you mean draw?"),
         (("draw: run", "draw: ruin"), "mixture.yaml: parts[0] (drawn): draw: ruin: no such file"),
+        (("draw: run", "draw: run: run"), "error: mixture.yaml: line 5, column 28: expected ',' or '}'"),
         (("size: 30", "size: 300"), "mixture.yaml: parts[0] (drawn): "),
         (("unwanted.npy", "absent.npy"), "mixture.yaml: exclude[0]: rows: absent.npy: no such file"),
     ],
@@ -80,3 +81,9 @@ def test_what_is_wrong_ends_in_2(made, capsys, change, told):
     assert told in said.err
     assert "Traceback" not in said.err
     assert not (made / "out.parquet").exists()
+
+
+def test_one_is_one(made, capsys):
+    (made / "mixture.yaml").write_text("parts: [{name: one, rows: unwanted.npy, of: small.zarr}]")
+    assert main(["mix", "mixture.yaml", "--out", "out.csv", "--quiet"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["one: 1 row of small.zarr", "out.csv: 1 row, seed 0"]

@@ -39,14 +39,17 @@ def test_a_file_is_written(places, tmp_path, capsys):
     out = tmp_path / "near.parquet"
     line = ["retrieve", run, seeds, "--out", out, "--quiet"]
     found = retrieve(run, seeds, l2=1)
-    assert said([*line, "--l2", 1], capsys) == f"{out}: {len(found)} of 300 rows, near 12 seeds\n"
+    assert said([*line, "--l2", 1], capsys) == f"{out}: {len(found)} of 300 rows, near 12 seeds by Euclidean distance\n"
     table = pyarrow.parquet.read_table(out)
     assert table["row"].to_pylist() == found.rows.tolist()
     assert table["id"].to_pylist() == [f"r{row}" for row in found.rows]
     text = said([*line, "--per-cluster", 2, "--level", 2], capsys)
     labels = sc.assign(run, seeds, tmp_path / "labels.zarr").labels(2)[:]
     clusters = len(np.unique(labels))
-    assert text == f"{out}: {2 * clusters} of 300 rows, near 12 seeds in {clusters} clusters of level 2\n"
+    assert (
+        text
+        == f"{out}: {2 * clusters} of 300 rows, near 12 seeds in {clusters} clusters of level 2 by Euclidean distance\n"
+    )
     subset = tmp_path / "some.npy"
     np.save(subset, np.arange(50))
     options = [
@@ -113,3 +116,33 @@ def test_what_is_no_source(places, tmp_path, capsys):
         assert main([str(argument) for argument in arguments]) == 2
         assert text in capsys.readouterr().err
     assert not list(tmp_path.glob("near*"))
+
+
+def test_one_is_said_as_one(places, tmp_path, capsys):
+    _, store, _ = places
+    one = store_of(tmp_path / "one.zarr", rows(1))
+    out = tmp_path / "near.npy"
+    line = ["retrieve", store, one, "--out", out, "--quiet", "--nearest", 1]
+    assert said(line, capsys) == f"{out}: 1 of 300 rows, near 1 seed by cosine distance (1 - cos)\n"
+
+
+@pytest.mark.parametrize("kept", [False, True])
+@pytest.mark.parametrize("name", ["retrieve", "exclude"])
+def test_stopped_it_says_what_is_kept(places, tmp_path, capsys, monkeypatch, kept, name):
+    """And only where something is."""
+    from streamcurate.neighbors.examples import nearest_seeds
+
+    def stop(*_: Any) -> Any:
+        raise KeyboardInterrupt
+
+    if kept:
+        monkeypatch.setattr("streamcurate.neighbors.examples.found.Found.count", stop)
+    else:
+        monkeypatch.setattr(nearest_seeds, "_search", stop)
+    _, store, seeds = places
+    out = tmp_path / "near.npy"
+    assert main([name, store, seeds, "--out", str(out), "--l2", "1", "--quiet"]) == 130
+    told = capsys.readouterr().err
+    assert (f"stopped; what is done is kept in {out}.partial; give the same command again" in told) == kept
+    assert ("stopped; nothing was finished that could be kept; the same command begins anew" in told) == (not kept)
+    assert (tmp_path / "near.npy.partial").exists() == kept

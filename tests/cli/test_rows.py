@@ -50,10 +50,17 @@ def test_ids_and_masks_of_a_store(lists, capsys):
     assert np.flatnonzero(np.load("m.npy")).tolist() == [4, 5]
 
 
+def test_one_list_takes_another_form(lists, capsys):
+    assert main(["rows", "union", "ids.txt", "--of", "emb.zarr", "--out", "rows.npy"]) == 0
+    assert capsys.readouterr().out.splitlines() == ["ids.txt: 2 rows", "rows.npy: 2 rows"]
+    assert main(["rows", "difference", "emb.zarr", "a.npy", "b.npy", "ids.txt", "--out", "left.npy"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "left.npy: 1 row, the difference"
+    assert np.load("left.npy").tolist() == [8]
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["union", "a.npy", "--out", "out.npy"], "a union is of two lists or more"),
         (["union", "a.npy", "ids.txt", "--out", "out.npy"], "of ids, name the store or the run with --of"),
         (["union", "a.npy", "absent.npy", "--out", "out.npy"], "absent.npy: no such file"),
         (["union", "a.npy", "b.npy", "--out", "out.json"], "its suffix is '.json'"),

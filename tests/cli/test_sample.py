@@ -248,9 +248,17 @@ def test_another_allocation_is_named_in_what_is_said(
 ) -> None:
     out, weights = tmp_path / "a.npy", tmp_path / "w.csv"
     assert call(run, "--size", 20, "--out", out, "--allocation", "power", "--alpha", 0.5, "--least-rows", 6) == 0
-    said = "power, alpha 0.5, least_rows 6, least_rows_level 1"
-    assert capfd.readouterr().out == f"{out}: 20 rows, random, seed 0, allocation {said}\n"
+    said = "power (alpha 0.5), clusters of level 1 with fewer than 6 rows give nothing"
+    assert capfd.readouterr().out == f"{out}: 20 rows, random, seed 0, {said}\n"
     assert not set(range(30, 35)) & set(np.load(out))
+    assert call(run, "--size", 1, "--out", out, "--quiet") == 0
+    assert capfd.readouterr().out == f"{out}: 1 row, random, seed 0\n"
+    weights.write_text("level,cluster,least\n1,2,1999\n")
+    assert call(run, "--size", 40, "--out", out, "--weights", weights, "--json") == 0
+    shown = capfd.readouterr()
+    note = f"{weights}: 1 cluster can give less than its least, and gives all it can; explain shows how much"
+    assert json.loads(shown.out)["notes"] == [note]
+    assert note in shown.err
     weights.write_text("level,cluster,weight,cap\n2,1,3,\n1,0,,2\n")
     assert call(run, "--size", 12, "--out", out, "--weights", weights, "--outlier-share", 0.1, "--json") == 0
     assert json.loads(capfd.readouterr().out)["allocation"] == {

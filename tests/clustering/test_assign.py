@@ -321,6 +321,24 @@ def test_a_stop_between_segments(tree, tmp_path, monkeypatch, segments, capsys):
     assert list((tmp_path / "scratch").iterdir()) == []
 
 
+def test_scratch_that_was_elsewhere_is_cleared_too(tree, tmp_path, monkeypatch, segments):
+    with monkeypatch.context() as patch:
+        patch.setattr(UnfinishedLabels, "finish", stopping)
+        with pytest.raises(KeyboardInterrupt):
+            tree.assign(rows(50, 4), tmp_path / "labels.zarr", scratch=tmp_path / "one")
+    assert list((tmp_path / "one").iterdir()) != []
+    found = tree.assign(rows(50, 4), tmp_path / "labels.zarr", scratch=tmp_path / "two")
+    assert [path for name in ("one", "two") for path in (tmp_path / name).iterdir()] == []
+    np.testing.assert_array_equal(found.labels()[:], tree.assign(rows(50, 4), tmp_path / "again.zarr").labels()[:])
+
+
+def test_scratch_that_cannot_be_made(tree, tmp_path):
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(InputError, match="cannot be made"):
+        tree.assign(rows(50, 4), tmp_path / "labels.zarr", scratch=tmp_path / "file")
+    assert not (tmp_path / "labels.zarr.partial").exists()
+
+
 def test_what_lies_in_the_way(tree, tmp_path):
     partial = tmp_path / "labels.zarr.partial"
     partial.mkdir()

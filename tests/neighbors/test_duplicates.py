@@ -13,14 +13,9 @@ import pytest
 import xxhash
 
 from streamcurate.errors import InputError, StoreError
-from streamcurate.neighbors import duplicates
-from streamcurate.neighbors.duplicates import (
-    open_duplicates,
-    summary_of_sizes,
-    write_rows,
-    write_skipped,
-    write_summary,
-)
+from streamcurate.neighbors import duplicate_files
+from streamcurate.neighbors.duplicate_files import write_rows, write_skipped
+from streamcurate.neighbors.duplicates import open_duplicates, summary_of_sizes, write_summary
 from streamcurate.neighbors.pairs.keep import Component, Counts, Marked
 from streamcurate.neighbors.pairs.plan import SKIPPED, SkippedPairs
 from streamcurate.storage import create_array
@@ -61,7 +56,7 @@ def made(folder: Path, **changes: object) -> Path:
 
 @pytest.mark.parametrize("step", [1, 30, 1000])
 def test_mask_and_lines(step, tmp_path, monkeypatch):
-    monkeypatch.setattr(duplicates, "_GROUP", 2)
+    monkeypatch.setattr(duplicate_files, "_GROUP", 2)
     assert write_rows(tmp_path, marked(step), ROWS, None, ids) == (ROWS - 3, 3)
     mask = np.load(tmp_path / "keep.npy")
     assert mask.dtype == bool
@@ -71,17 +66,20 @@ def test_mask_and_lines(step, tmp_path, monkeypatch):
         {"row": row, "id": f"img_{row}", "component": group, "size": SIZES[group], "kept": row in KEPT}
         for row, group in GROUPS.items()
     ]
-    assert sorted(os.listdir(tmp_path)) == ["duplicates.parquet", "keep.npy"]
+    removed = np.load(tmp_path / "removed.npy")
+    assert removed.dtype == np.int64
+    assert removed.tolist() == [0, 41, 99]
+    assert sorted(os.listdir(tmp_path)) == ["duplicates.parquet", "keep.npy", "removed.npy"]
 
 
 def test_the_files_do_not_depend_on_the_pieces(tmp_path, monkeypatch):
-    monkeypatch.setattr(duplicates, "_GROUP", 2)
+    monkeypatch.setattr(duplicate_files, "_GROUP", 2)
     content = set()
     for step in (1, 7, 41, 100):
         folder = tmp_path / str(step)
         folder.mkdir()
         write_rows(folder, marked(step), ROWS, None, ids)
-        content.add(((folder / "keep.npy").read_bytes(), (folder / "duplicates.parquet").read_bytes()))
+        content.add(tuple((folder / name).read_bytes() for name in sorted(os.listdir(folder))))
     assert len(content) == 1
     assert pq.ParquetFile(folder / "duplicates.parquet").num_row_groups == 3
 
@@ -94,6 +92,7 @@ def test_rows_outside_the_subset_are_not_kept(tmp_path):
     mask = np.load(tmp_path / "keep.npy")
     wanted = (values >= 0) & ~np.isin(np.arange(ROWS), [0, 41, 99])
     np.testing.assert_array_equal(mask, wanted)
+    assert np.load(tmp_path / "removed.npy").tolist() == [0, 41, 99]  # and none of those that were not looked at
     assert (kept, removed) == (wanted.sum(), 3)
     assert pq.read_table(tmp_path / "duplicates.parquet").column_names == ["row", "component", "size", "kept"]
 
@@ -105,6 +104,7 @@ def test_without_duplicates_the_table_is_empty(numbers, tmp_path):
     take = (lambda rows: rows) if numbers else ids
     assert write_rows(tmp_path, nothing, 10, None, take) == (10, 0)
     assert np.load(tmp_path / "keep.npy").all()
+    assert np.load(tmp_path / "removed.npy").shape == (0,)
     assert pq.read_table(tmp_path / "duplicates.parquet").num_rows == 0
 
 
@@ -119,14 +119,26 @@ def test_opened_again(tmp_path):
     assert (found.metric, found.threshold, found.keep, found.warnings) == ("cosine", 0.9, "closest", ("beware",))
     assert np.concatenate(list(found.rows_kept())).tolist() == [row for row in range(100) if row not in (0, 41, 99)]
     assert os.fspath(found) == found.mask == str(tmp_path / "out" / "keep.npy")
+    assert np.load(found.removed_rows).tolist() == [0, 41, 99]
     assert repr(found) == f"Duplicates('{tmp_path / 'out'}': 97 of 100 rows kept, 3 removed, 2 components)"
     assert found.told() == [
         "100 rows: 97 kept, 3 removed as duplicates of those (3.0 %)",
         "2 components: 1 of 2, 1 of 3 rows",
         'the largest, 3 rows, keeps row 40 (id "img_40")',
-        "0.4 % of all pairs of rows were compared; the others are certified to be farther apart",
+        "no duplicate is missed: 0.4 % of all pairs of rows were compared, bounds prove all others farther apart",
+        "keep.npy is a mask of the rows that are kept, removed.npy lists those removed, duplicates.parquet tells which "
+        "belong together",
     ]
     assert open_duplicates(found).summary == found.summary
+
+
+def test_what_tells_nothing_is_not_told(tmp_path):
+    pairs = {"possible": 4950, "covered": 4950}
+    largest = [{"component": 0, "size": 2, "kept": 40, "id": None}]
+    told = open_duplicates(made(tmp_path / "out", sizes=[[2, 2]], largest=largest, pairs=pairs)).told()
+    assert told[1] == "2 components: 2 of 2 rows"
+    assert told[2] == "no duplicate is missed: 100.0 % of all pairs of rows were compared"
+    assert told[3].startswith("keep.npy is")
 
 
 def test_sizes_are_told_in_ranges(tmp_path):
@@ -151,9 +163,12 @@ def test_what_was_skipped_has_lines_and_makes_the_result_incomplete(tmp_path):
     found = open_duplicates(folder)
     assert not found.complete
     assert repr(found).endswith("2 components, not all that are possible were compared)")
-    assert "certified" not in " ".join(found.told())
+    assert found.told()[-2] == (
+        "0.4 % of all pairs of rows were compared; 3 pairs of cells that may hold duplicates were not "
+        "(skipped.parquet), bounds prove all others farther apart"
+    )
     write_skipped(folder, None)
-    assert sorted(os.listdir(folder)) == ["dedup.json", "duplicates.parquet", "keep.npy"]
+    assert sorted(os.listdir(folder)) == ["dedup.json", "duplicates.parquet", "keep.npy", "removed.npy"]
 
 
 def test_what_cannot_be_opened(tmp_path):
@@ -165,9 +180,11 @@ def test_what_cannot_be_opened(tmp_path):
     with pytest.raises(InputError, match=r"holds no dedup\.json"):
         open_duplicates(tmp_path)
     folder = made(tmp_path / "out")
-    (folder / "keep.npy").unlink()
-    with pytest.raises(StoreError, match=r"keep\.npy: is missing"):
-        open_duplicates(folder)
+    for name in ("keep.npy", "removed.npy"):
+        (folder / name).rename(folder / "elsewhere")
+        with pytest.raises(StoreError, match=rf"{name}: is missing"):
+            open_duplicates(folder)
+        (folder / "elsewhere").rename(folder / name)
     whole = json.loads((folder / "dedup.json").read_text())
     short = {name: value for name, value in whole.items() if name != "largest"}
     for content, said in (

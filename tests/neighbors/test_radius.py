@@ -16,6 +16,8 @@ def test_limits():
     assert Radius.of(None, np.float32(0.5)).limit == 0.25
     assert Radius.of(None, "3").limit == 9
     assert Radius.of(None, 1e150).limit < np.inf
+    assert Radius.of(None, 0) == Radius("l2", 0)
+    assert Radius.of(None, -0.0).told() == "Euclidean distance 0 or less"
     assert Radius.of(0.5, None).told() == "cosine similarity 0.5 or more"
     assert Radius.of(None, 2.5).told() == "Euclidean distance 2.5 or less"
 
@@ -32,7 +34,7 @@ def test_cosine_out_of_range(value):
         Radius.of(value, None)
 
 
-@pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), 1e151, False, "far", []])
+@pytest.mark.parametrize("value", [-1, -5e-324, float("nan"), float("inf"), 1e151, False, "far", []])
 def test_l2_out_of_range(value):
-    with pytest.raises(ConfigError, match=r"^l2: .* is not allowed; it must be a number above 0, up to 1e\+150$"):
+    with pytest.raises(ConfigError, match=r"^l2: .* is not allowed; it must be a number from 0, .* to 1e\+150$"):
         Radius.of(None, value)

@@ -27,7 +27,7 @@ pytest_plugins = ["object_store"]
 
 ROWS, DIMS = 700, 6
 SUMMARIES = Path(__file__).resolve().parents[3] / "shared" / "data" / "package_summaries" / "embeddings.npy"
-RESULT = ["dedup.json", "duplicates.parquet", "keep.npy"]
+RESULT = ["dedup.json", "duplicates.parquet", "keep.npy", "removed.npy"]
 
 
 def rows(count: int = ROWS, seed: int = 3) -> np.ndarray:
@@ -95,6 +95,9 @@ def check(
     expected = np.ones(count, dtype=bool) if inside is None else inside.copy()
     expected[[line["row"] for line in lines if not line["kept"]]] = False
     np.testing.assert_array_equal(mask, expected)
+    removed = np.load(found.removed_rows)
+    assert removed.dtype == np.int64
+    assert removed.tolist() == [line["row"] for line in lines if not line["kept"]]
     assert (found.kept, found.components) == (expected.sum(), len(sizes))
     assert found.kept + found.removed == found.rows
     assert found.sizes == {size: list(sizes.values()).count(size) for size in sorted(set(sizes.values()))}
@@ -115,7 +118,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
-THRESHOLDS: list[dict[str, Any]] = [{"cosine": 0.99}, {"l2": 0.2}, {"l2": 1.0}, {"cosine": 1.0}]
+THRESHOLDS: list[dict[str, Any]] = [{"cosine": 0.99}, {"l2": 0.2}, {"l2": 1.0}, {"cosine": 1.0}, {"l2": 0.0}]
 
 
 def limit_of(threshold: dict[str, Any]) -> tuple[str, float]:
@@ -157,7 +160,7 @@ def test_the_row_that_is_kept(tmp_path):
         "random": lambda row: int(random_bits(7, (STREAM, 0), np.array([row]))[0]),
     }
     for keep, key in keys.items():
-        found = dedup(tree, tmp_path / keep, cosine=0.99, keep=keep, seed=7)
+        found = dedup(tree, tmp_path / keep, cosine=0.99, keep=keep, **({"seed": 7} if keep == "random" else {}))
         for line in check(found, wanted, ROWS):
             mine = [row for row, group in wanted.items() if group == line["component"]]
             assert line["kept"] == (line["row"] == min(mine, key=key))
@@ -219,6 +222,18 @@ def test_few_rows(tmp_path):
     assert [clusters_for(count) for count in (1, 3, 10_000)] == [1, 1, 100]
 
 
+def test_the_wait_for_the_compiler_is_told(tmp_path, monkeypatch):
+    told = "the first dedup on a machine compiles what compares rows: some ten seconds more"
+    for there in (False, True):
+        monkeypatch.setattr("streamcurate.kernels.pairs_compiled", lambda there=there: there)
+        heard = Listener()
+        dedup(np.ones((3, 2), dtype=np.float32), tmp_path / str(there), l2=0, progress=heard)
+        assert (told in heard.notes) == (not there)
+        alone = Listener()
+        dedup(np.ones((1, 2), dtype=np.float32), tmp_path / f"{there}-one", l2=0, progress=alone)
+        assert told not in alone.notes
+
+
 def test_what_is_skipped_is_told(small_tiles, tmp_path):
     values = rows()
     wanted = grouped(values, "l2", 1.0)
@@ -227,6 +242,7 @@ def test_what_is_skipped_is_told(small_tiles, tmp_path):
     assert len(skipped) == found.summary["cells"]["skipped"] > 0
     assert not found.complete
     assert found.warnings[0].startswith(f"{len(skipped):,} pairs of cells that could hold duplicates were not compared")
+    assert "without --most-neighbours all are compared" in found.warnings[0]
     # Nothing is found that is not there.
     for line in pq.read_table(found.table).to_pylist():
         assert wanted[line["row"]] == wanted[line["component"]]
@@ -242,7 +258,7 @@ def test_an_extended_tree(tmp_path):
 
 def test_the_same_bytes_by_any_way(small_tiles, tmp_path):
     place = store(tmp_path / "e.zarr", rows())
-    ways: list[dict[str, Any]] = [{"search": "blas", "threads": 1}, {"search": "faiss", "threads": 2, "seed": 7}]
+    ways: list[dict[str, Any]] = [{"search": "blas", "threads": 1}, {"search": "faiss", "threads": 2}]
     for number, way in enumerate(ways):
         dedup(place, tmp_path / f"out-{number}", l2=1.0, **way)
     assert content(tmp_path / "out-0") == content(tmp_path / "out-1")
@@ -451,7 +467,9 @@ def test_options_out_of_range(tmp_path):
     refused(tmp_path, ConfigError, "cosine: 1.5 is not allowed", cosine=1.5)
     refused(tmp_path, ConfigError, "l2: -1 is not allowed", l2=-1)
     refused(tmp_path, ConfigError, "keep: 'nearest' is not allowed; it must be closest or", cosine=0.9, keep="nearest")
-    refused(tmp_path, ConfigError, "seed: -1 is not allowed", cosine=0.9, seed=-1)
+    refused(tmp_path, ConfigError, "seed: -1 is not allowed", cosine=0.9, keep="random", seed=-1)
+    refused(tmp_path, ConfigError, "seed: 0 is of --keep random", cosine=0.9, seed=0)
+    refused(tmp_path, ConfigError, "seed: 5 is of --keep random", cosine=0.9, keep="first", seed=5)
     refused(tmp_path, ConfigError, "search: 'gpu' is not allowed", cosine=0.9, search="gpu")
     refused(tmp_path, ConfigError, "most_neighbours: 0 is not allowed", cosine=0.9, most_neighbours=0)
     refused(tmp_path, ConfigError, "clusters: 701 of 700 rows; choose at most 700", cosine=0.9, clusters=701)
@@ -533,7 +551,7 @@ def test_places_that_are_taken(tmp_path):
     ):
         with pytest.raises(InputError, match=f"out: holds a finished dedup with {differs}; choose another place"):
             dedup(place, tmp_path / "out", **options)
-    dedup(place, tmp_path / "out", cosine=0.9, seed=5, search="blas")  # neither changes anything
+    dedup(place, tmp_path / "out", cosine=0.9, search="blas")  # which changes nothing
     dedup(values, tmp_path / "out", cosine=0.9)
     with pytest.raises(InputError, match="of other rows than"):
         dedup(rows(seed=9), tmp_path / "out", cosine=0.9)

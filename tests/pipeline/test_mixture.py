@@ -19,6 +19,7 @@ from streamcurate.embeddings.joined import join_embeddings
 from streamcurate.errors import CapacityError, ConfigError, DataError, InputError
 from streamcurate.pipeline import mixture_parts
 from streamcurate.pipeline.mixture import mix
+from streamcurate.pipeline.mixture_errors import in_part
 from streamcurate.sampling import mixed, sample
 
 DIMS = 4
@@ -228,9 +229,16 @@ def test_what_is_open_counts_first(tmp_path):
     given = {part.name: part.given for part in mixture.parts}
     assert given["drawn"] == 60 - SMALL - given["near"] > 0
     with pytest.raises(
-        CapacityError, match=r"parts\[0\] \(drawn\): share: is of 0 rows.*the parts without a share give"
+        CapacityError,
+        match=r"parts\[0\] \(drawn\): share: nothing is left for it: the parts without a share give "
+        rf"{60 - given['drawn']} rows, and size is {SMALL + 1};",
     ):
         mix({"size": SMALL + 1, "parts": parts}, tmp_path / "other.parquet")
+    tenth = [{**parts[0], "share": "99/100"}, {"name": "few", "draw": "run", "share": "1/100"}, parts[2]]
+    with pytest.raises(
+        CapacityError, match=r"parts\[1\] \(few\): share: its share of the other 2 rounds to no row: the parts without"
+    ):
+        mix({"size": SMALL + 2, "parts": tenth}, tmp_path / "other.parquet")
     with pytest.raises(InputError, match=r"mixture: size: 30, and the parts give 20"):
         mix({"size": 30, "parts": parts[2:]}, tmp_path / "third.parquet")
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == ["out.parquet"]
@@ -535,7 +543,7 @@ def test_an_interrupted_retrieval_is_gone_on_with(tmp_path, monkeypatch):
 def test_workers_give_the_same_bytes(tmp_path):
     distributed = pytest.importorskip("distributed")
     mix(THREE, tmp_path / "one.parquet")
-    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None)
+    cluster = distributed.LocalCluster(n_workers=2, threads_per_worker=1, processes=False, dashboard_address=":0")
     with cluster, distributed.Client(cluster) as client:
         mix(THREE, tmp_path / "two.parquet", client=client)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
@@ -635,7 +643,7 @@ def test_exclusions_are_checked(tmp_path):
     for rows, of, told in (
         ("absent.npy", "pool.zarr", r"mixture: exclude\[0\]: rows: absent.npy: no such file"),
         ([999], "pool.zarr", r"mixture: exclude\[0\]: exclude\[0\]: row 999"),
-        ([1], "absent.zarr", r"mixture: exclude\[0\]: absent.zarr: no such"),
+        ([1], "absent.zarr", r"mixture: exclude\[0\]: of: absent.zarr: no such file or folder \(looked for at /"),
     ):
         with pytest.raises(InputError, match=told):
             mix({"parts": [DRAW], "exclude": [{"rows": rows, "of": of}]}, tmp_path / "out.parquet")
@@ -647,3 +655,70 @@ def test_an_exclusion_that_concerns_no_part_is_told(tmp_path):
     mixture = mix({"parts": parts, "exclude": [{"rows": [1], "of": "pool.zarr"}]}, tmp_path / "out.csv")
     assert mixture.notes == ("exclude[0]: no part takes rows of pool.zarr, so that it excludes nothing",)
     assert len(mixture) == SMALL
+
+
+# -- messages ----------------------------------------------------------------------------------------------------------
+
+
+def test_messages_name_no_file_of_the_work_itself(tmp_path):
+    first, named = {"name": "a", "draw": "twin", "size": 200}, {**DRAW, "size": 150}
+    for unwanted, part, told in (
+        (None, named, "(100 rows of run that no earlier part took, each up to once)"),
+        ([1], {**named, "size": 500, "repeat": True}, "(299 rows of run that are not excluded, each up to once)"),
+        ([1], named, "(99 rows of run that are not excluded and that no earlier part took, each up to once)"),
+        (None, {**named, "eligible": list(range(290))}, " eligible rows of run that no earlier part took, each up"),
+    ):
+        exclude = [] if unwanted is None else [{"rows": unwanted, "of": "pool.zarr"}]
+        with pytest.raises(CapacityError) as caught:
+            mix({"parts": [first, part], "exclude": exclude}, tmp_path / "out.parquet")
+        assert told in str(caught.value)
+        assert "among" not in str(caught.value)
+
+
+def test_what_is_kept_after_an_error_is_told(tmp_path, monkeypatch):
+    parts = [{"name": "a", "all": "small.zarr"}, {**DRAW, "size": 301}]
+    kept = tmp_path / "out.parquet.partial"
+    with pytest.raises(CapacityError, match=rf"\(parts that are done are kept in {kept}, and the same command goes on"):
+        mix({"parts": parts}, tmp_path / "out.parquet")
+    assert kept.is_dir()
+    taken = counting(monkeypatch)
+    mix({"parts": [parts[0], DRAW]}, tmp_path / "out.parquet")  # as the message says: with a mended file, too
+    assert len(taken) == 1
+    with pytest.raises(CapacityError) as caught:
+        mix({"parts": parts[1:]}, tmp_path / "out.parquet")
+    assert "kept" not in str(caught.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("part", "absent"),
+    [
+        ({**DRAW, "draw": "absent"}, "absent"),
+        ({**NEAR, "retrieve": "absent/"}, "absent/"),
+        ({**NEAR, "seeds": "absent.zarr"}, "absent.zarr"),
+        ({**DRAW, "eligible": "absent.npy"}, "absent.npy"),
+        ({**DRAW, "weights": "absent.csv"}, "absent.csv"),
+    ],
+)
+def test_what_is_absent_was_looked_for_somewhere(made, tmp_path, part, absent):
+    with pytest.raises(InputError) as caught:
+        mix({"parts": [part]}, tmp_path / "out.parquet")
+    where = (made / absent).absolute()
+    assert f"{absent}: no such file or folder (looked for at {where}); check the path: paths are relative to" in str(
+        caught.value
+    )
+
+
+def test_options_of_retrieval_are_called_by_their_keys(tmp_path):
+    with pytest.raises(ConfigError) as caught:
+        mix({"parts": [{key: NEAR[key] for key in ("name", "retrieve", "seeds")}]}, tmp_path / "out.parquet")
+    assert "--" not in str(caught.value)
+    assert "cosine" in str(caught.value)
+    assert "per_seed" in str(caught.value)
+    with pytest.raises(InputError, match="choose another --scratch"), in_part("here: "):
+        raise InputError("choose another --scratch")  # no key of a part
+
+
+def test_one_is_one(tmp_path):
+    mixture = mix({"parts": [{"name": "a", "rows": [1], "of": "pool.zarr"}]}, tmp_path / "out.parquet")
+    assert repr(mixture) == f"Mixture(1 row of 1 part, {tmp_path}/out.parquet)"

@@ -19,7 +19,7 @@ from streamcurate.neighbors.examples import cuts, found, nearest_seeds, seed_lis
 from streamcurate.neighbors.retrieved import Retrieved
 from streamcurate.pipeline import retrieve as module
 from streamcurate.pipeline.retrieve import exclude, retrieve, retrieve_to
-from streamcurate.streaming import Silent
+from streamcurate.streaming import SerialExecutor, Silent
 
 pytest_plugins = ["object_store"]
 COUNT, SEEDS = 900, 70
@@ -45,13 +45,13 @@ def seeds_among(rows: np.ndarray) -> np.ndarray:
 @pytest.fixture
 def small(monkeypatch):
     """Blocks, segments, ranges and lists of a few rows."""
-    from streamcurate.clustering import new_rows
+    from streamcurate.neighbors.examples import ranges
     from streamcurate.streaming import budget
 
     for place, name, value in (
         (budget, "_LARGEST_BLOCK_ROWS", 64),
-        (new_rows, "_SEGMENT_ROWS", 320),
-        (new_rows, "_FEWEST_ROWS", 320),
+        (ranges, "_MOST_ROWS", 320),
+        (ranges, "_FEWEST_ROWS", 320),
         (seed_lists, "_FIRST_ROWS", 128),
         (nearest_seeds, "_BLOCK_ROWS", 100),
     ):
@@ -151,6 +151,16 @@ def test_the_limit_itself_is_within():
     assert retrieve(rows, seeds, l2=float(np.nextafter(3, 0))).rows.tolist() == [0]
     assert exclude(rows, seeds, l2=5).unique_rows.tolist() == []
     assert exclude(rows, seeds, l2=float(np.nextafter(5, 0))).unique_rows.tolist() == [2]
+    # Copies to the last bit, and nothing else.
+    values = clumps(300, 3, 40, np.float32)
+    values[[40, 250]] = values[7]
+    values[251] = np.nextafter(values[7], np.float32(9))
+    assert retrieve(values, values[7:8], l2=0).rows.tolist() == [7, 40, 250]
+    assert retrieve(values, values[7:9], l2=0, per_seed=2).rows.tolist() == [7, 8, 40]
+    assert exclude(values, values, l2=0).unique_rows.tolist() == []
+    np.testing.assert_array_equal(
+        exclude(values, values[7:8], l2=0).unique_rows, np.setdiff1d(np.arange(300), [7, 40, 250])
+    )
     # Copies, whose unit vectors are rounded on the one side only.
     values = clumps(300, 3, 40, np.float32)
     assert len(exclude(values, values, cosine=0.999999).unique_rows) == 0
@@ -189,8 +199,9 @@ def test_long_lists_are_made_for_some_seeds_at_a_time(monkeypatch):
     monkeypatch.setattr(seed_lists, "_LISTS_BYTES", 1)
     rows = clumps(COUNT, 1)
     seeds = seeds_among(rows)
-    heard, oracle = Stopping(), Oracle(rows, seeds, "l2")
-    oracle.check(retrieve(rows, seeds, per_seed=50, metric="l2", progress=heard), oracle.per_seed(50))
+    oracle = Oracle(rows, seeds, "l2")
+    with Stopping() as heard:
+        oracle.check(retrieve(rows, seeds, per_seed=50, metric="l2"), oracle.per_seed(50))
     assert heard.passes.count("nearest rows of seeds") == 2
 
 
@@ -255,7 +266,9 @@ def test_of_a_subset_and_of_a_tree_of_some_rows(small, tmp_path):
     chosen = np.unique(sc.assign(tree, seeds, tmp_path / "labels.zarr").labels()[:])
     expected = np.concatenate([oracle.nearest(4, among=np.flatnonzero(labels == one)) for one in chosen])
     oracle.check(retrieve(tree, seeds, per_cluster=4), np.sort(expected))
-    with pytest.raises(CapacityError, match=r"nearest: 700 rows of .*, where 600 are looked at; ask for at most 600"):
+    with pytest.raises(
+        CapacityError, match=r"--nearest 700: more rows than are looked at of .*, which are 600; ask for at most 600"
+    ):
         retrieve(tree, seeds, nearest=700)
 
 
@@ -411,8 +424,36 @@ def test_at_a_url(stores, object_store):
 # -- resume ------------------------------------------------------------------------------------------------------------
 
 
+class Hearing(Silent):
+    """Hears of every stage, and how many rows of it were done."""
+
+    def __init__(self) -> None:
+        self.stages = list[list[Any]]()
+
+    def started(self, name: str, rows: int) -> None:
+        self.stages.append([name, rows, 0])
+
+    def advanced(self, rows: int, bytes: int) -> None:
+        self.stages[-1][2] += rows
+
+
 class Stopping(Silent):
-    """Interrupts a pass, counted from the first."""
+    """Interrupts a pass, counted from the first; inside ``with`` it hears of each and not of whole stages alone."""
+
+    def __enter__(self) -> Stopping:
+        self._patch = pytest.MonkeyPatch()
+        run = SerialExecutor.run
+
+        def heard(executor: Any, work: Any, *arguments: Any, **options: Any) -> Any:
+            Stopping.started(self, work.name, 0)
+            return run(executor, work, *arguments, **options)
+
+        self._patch.setattr(SerialExecutor, "run", heard)
+        self._patch.setattr(self, "started", lambda name, rows: None)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._patch.undo()
 
     def __init__(self, stop: int | None = None) -> None:
         self.passes = list[str]()
@@ -430,20 +471,26 @@ def test_an_interrupted_search_goes_on(options, stores, small, tmp_path, monkeyp
     monkeypatch.setattr(seed_lists, "_SECONDS_KEPT", 0.0)
     store, seeds, *_ = stores
     out = tmp_path / "near.parquet"
-    whole = Stopping()
-    retrieve(store, seeds, tmp_path / "whole.parquet", progress=whole, **options)
-    passes = [name for name in whole.passes if not name.startswith("write")]
-    done = 0
+    told = Hearing()
+    with Stopping() as whole:
+        retrieve(store, seeds, tmp_path / "whole.parquet", progress=told, **options)
+    done, attempts = 0, 0
     while not out.exists():
-        heard = Stopping(5)
-        try:
-            retrieve(store, seeds, out, progress=heard, **options)
-        except KeyboardInterrupt:
-            assert out.with_name("near.parquet.partial").is_dir()
-        done += sum(not name.startswith("write") for name in heard.passes)
-        assert done < 2 * len(passes) + 20
+        heard = Hearing()
+        with Stopping(5) as stopping:
+            try:
+                retrieve(store, seeds, out, progress=heard, **options)
+            except KeyboardInterrupt:
+                assert out.with_name("near.parquet.partial").is_dir()
+        done, attempts = done + len(stopping.passes), attempts + 1
+        assert done < 2 * len(whole.passes) + 20
     # What was finished was not done again: of each attempt one pass broke off, and a tile before it is lost with it.
-    assert done <= len(passes) + 2 * (done // 5 + 1)
+    assert attempts > 1
+    assert done <= len(whole.passes) + 2 * attempts
+    # The whole is told as one stage, and rows that were kept count as done.
+    assert heard.stages[:-1] == told.stages[:-1]  # the last is the file
+    first = "nearest rows of seeds" if "per_seed" in options else "nearest seeds"
+    assert told.stages[0] == [first, 2 * COUNT, 2 * COUNT]
     assert out.read_bytes() == (tmp_path / "whole.parquet").read_bytes()
     assert not out.with_name("near.parquet.partial").exists()
 
@@ -451,8 +498,8 @@ def test_an_interrupted_search_goes_on(options, stores, small, tmp_path, monkeyp
 def test_unfinished_work_of_other_options_or_rows(stores, small, tmp_path):
     store, seeds, rows, _ = stores
     out = tmp_path / "near.npy"
-    with pytest.raises(KeyboardInterrupt):
-        retrieve(store, seeds, out, l2=0.7, progress=Stopping(2))
+    with pytest.raises(KeyboardInterrupt), Stopping(2):
+        retrieve(store, seeds, out, l2=0.7)
     with pytest.raises(InputError, match=r"near.npy.partial: holds an unfinished retrieve with l2 0.7 instead of 0.6"):
         retrieve(store, seeds, out, l2=0.6)
     # The same command over rows that changed since: nothing of the others is taken over.
@@ -505,12 +552,12 @@ def test_segments_without_rows_are_filled_some_rows_at_a_time(small, tmp_path, m
 def test_damaged_scratch_is_made_again(stores, small, tmp_path):
     store, seeds, rows, values = stores
     out = tmp_path / "near.npy"
-    with pytest.raises(KeyboardInterrupt):
-        retrieve(store, seeds, out, l2=0.7, progress=Stopping(2))
+    with pytest.raises(KeyboardInterrupt), Stopping(2):
+        retrieve(store, seeds, out, l2=0.7)
     for file in (tmp_path / "near.npy.partial" / "scratch" / "nearest" / "segment-1").rglob("c/0"):
         file.write_bytes(bytes(file.stat().st_size))
-    heard = Stopping()
-    found = retrieve(store, seeds, out, l2=0.7, progress=heard)
+    with Stopping() as heard:
+        found = retrieve(store, seeds, out, l2=0.7)
     np.testing.assert_array_equal(found.rows, Oracle(rows, values, "l2").within(0.7**2))
     assert heard.passes.count("nearest seeds") == 2  # the damaged one of three segments, and the one not begun
 
@@ -538,16 +585,16 @@ REFUSED = (
     ({"cosine": 1}, ConfigError, "not even copies reach it; give 0.999999"),
     ({"cosine": 1.5}, ConfigError, "cosine: 1.5 is not allowed"),
     ({"l2": -1}, ConfigError, "l2: -1 is not allowed"),
-    ({"nearest": 3, "per_seed": 4}, ConfigError, "nearest 3 and per_seed 4: quotas of different kinds"),
-    ({"nearest": 0}, ConfigError, "nearest: 0 is not allowed; it must be a whole number from 1"),
-    ({"per_seed": 2.5}, ConfigError, "per_seed: 2.5"),
-    ({"nearest": 3, "level": 2}, ConfigError, "level: 2 is of --per-cluster"),
-    ({"l2": 3, "least_seeds": 2}, ConfigError, "least_seeds: 2 is of --per-cluster"),
-    ({"per_cluster": 3}, ConfigError, "a store has no clusters: give the run directory"),
+    ({"nearest": 3, "per_seed": 4}, ConfigError, "--nearest 3 and --per-seed 4: quotas of different kinds"),
+    ({"nearest": 0}, ConfigError, "--nearest: 0 is not allowed; it must be a whole number from 1"),
+    ({"per_seed": 2.5}, ConfigError, "--per-seed: 2.5"),
+    ({"nearest": 3, "level": 2}, ConfigError, "--level 2: is for --per-cluster"),
+    ({"l2": 3, "least_seeds": 2}, ConfigError, "--least-seeds 2: is for --per-cluster"),
+    ({"per_cluster": 3}, ConfigError, "--per-cluster 3: an array or a store has no clusters: give the run directory"),
     ({"l2": 3, "metric": "cosine"}, ConfigError, "metric: cosine, but the radius is of l2"),
     ({"nearest": 3, "metric": "l1"}, ConfigError, "metric: 'l1'; it must be l2 or cosine"),
-    ({"nearest": 10**6}, CapacityError, "nearest: 1,000,000 rows .* ask for at most 900"),
-    ({"per_seed": 10**6}, CapacityError, "per_seed: 1,000,000 rows"),
+    ({"nearest": 10**6}, CapacityError, "--nearest 1,000,000: more rows than .* ask for at most 900"),
+    ({"per_seed": 10**6}, CapacityError, "--per-seed 1,000,000: more rows"),
     ({"l2": 1, "out": "x.zarr"}, InputError, "a list of rows is written as .parquet, .csv, .npy, .txt"),
     ({"l2": 1, "out": "no/x.npy"}, InputError, "the folder .* does not exist"),
     ({"l2": 1, "subset": [5, 10**6]}, DataError, "row 1000000 is not among the 900 rows"),
@@ -642,3 +689,17 @@ def test_real_text_embeddings(count):
         np.testing.assert_array_equal(exclude(rest, seeds, cosine=cosine).mask, ~np.isin(oracle.among, within))
     oracle.check(retrieve(rest, seeds, nearest=500), oracle.nearest(500))
     oracle.check(retrieve(rest, seeds, per_seed=10), oracle.per_seed(10))
+
+
+def test_a_list_of_rows_is_no_seed(tmp_path, monkeypatch):
+    """The message's own lines make a store of them."""
+    monkeypatch.chdir(tmp_path)
+    rows = clumps(COUNT, 1)
+    store_of(tmp_path / "rows.zarr", rows, np.array([f"r{row}" for row in range(COUNT)]))
+    (tmp_path / "some.txt").write_text("r7\nr3\n")
+    with pytest.raises(InputError, match=r"some.txt: a list of rows, and seeds are embeddings") as refused:
+        retrieve("rows.zarr", "some.txt", nearest=2)
+    line = str(refused.value).split("'")[1]
+    (tmp_path / "examples.yaml").write_text(line)
+    sc.mix("examples.yaml", "examples.zarr")
+    np.testing.assert_array_equal(np.asarray(open_embeddings(tmp_path / "examples.zarr")), rows[[3, 7]])

@@ -145,12 +145,36 @@ def test_strings_need_a_store(tmp_path):
     assert combine_rows("union", [str(tmp_path / "rows.txt"), [7]]).rows.tolist() == [1, 3, 7]
 
 
+def test_one_list_takes_another_form(store, tmp_path):
+    (tmp_path / "ids.txt").write_text(f"{IDS[7]}\n{IDS[3]}\n")
+    for how in ("union", "intersection", "difference"):
+        assert combine_rows(how, [str(tmp_path / "ids.txt")], tmp_path / "out.npy", of=store).count == 2
+        assert np.load(tmp_path / "out.npy").tolist() == [3, 7]
+
+
+def test_a_store_stands_for_all_its_rows(store, tmp_path):
+    """A run for those it was built on; ids are then looked up there."""
+    (tmp_path / "ids.txt").write_text(f"{IDS[7]}\n{IDS[3]}\n")
+    others = np.setdiff1d(np.arange(ROWS), [3, 7])
+    for whole in (str(store), sc.open_embeddings(store)):
+        found = combine_rows("difference", [whole, str(tmp_path / "ids.txt")])
+        np.testing.assert_array_equal(found.rows, others)
+        assert found.lists == ((str(store), ROWS), (str(tmp_path / "ids.txt"), 2))
+    tree = sc.cluster(store, tmp_path / "run", levels=[3], subset=others)
+    for run in (tmp_path / "run", tree):
+        np.testing.assert_array_equal(combine_rows("union", [run]).rows, others)
+    np.save(tmp_path / "more.npy", np.ones((ROWS + 1, 2), dtype=np.float32))
+    sc.ingest(str(tmp_path / "more.npy"), tmp_path / "more.zarr")
+    with pytest.raises(InputError, match=r"more.zarr: has 41 rows, .*emb.zarr has 40; row numbers of one mean nothing"):
+        combine_rows("union", [store, tmp_path / "more.zarr"])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "told"),
     [
         ({"how": "xor"}, ConfigError, "how: 'xor' is not allowed; it must be union or intersection or difference"),
-        ({"lists": ["rows.npy"]}, ConfigError, "of two lists or more"),
-        ({"lists": "ab"}, ConfigError, "of two lists or more"),
+        ({"lists": []}, ConfigError, "of one list or more"),
+        ({"lists": "ab"}, ConfigError, "of one list or more"),
         (
             {"out": "rows.json"},
             InputError,

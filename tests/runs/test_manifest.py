@@ -139,6 +139,8 @@ class TestUnreadable:
     def test_no_run(self, tmp_path):
         with pytest.raises(RunError, match=r"is no run directory \(no run\.json in it\)"):
             Manifest.read(tmp_path)
+        with pytest.raises(RunError, match=r"gone: is no run directory, there is no such file or folder; check"):
+            Manifest.read(tmp_path / "gone")
 
     @pytest.mark.parametrize("content", [b"", b"{", b"\xff"])
     def test_no_json(self, tmp_path, content):

@@ -248,6 +248,7 @@ def test_a_selection_names_its_allocation(make_tree):
     assert "alpha" not in repr(sample(tree, 5))
     selection = sample(tree, 5, allocation="power", alpha=0.5, least_rows=2)
     assert selection.allocation == {"allocation": "power", "alpha": 0.5, "least_rows": 2, "least_rows_level": 1}
+    assert repr(sample(tree, 1, weights={(1, 0): 0})) == "Selection(1 row, 1 distinct, of run, weights)"
     assert repr(selection).endswith("of run, allocation power, alpha 0.5, least_rows 2, least_rows_level 1)")
 
 
@@ -298,3 +299,22 @@ def test_quotas_take_no_more_memory_than_is_asked_for(make_tree, options):
             peak = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     assert 0.5 * draw.held < peak <= draw.held
+
+
+def test_leasts_that_cannot_be_given_are_noted(make_tree):
+    tree = make_tree([0] * 9 + [1] * 3 + [2] * 2, [0, 0, 1])
+    leasts = [{"level": 1, "cluster": 0, "least": 10}, {"level": 1, "cluster": 1, "least": 3}]
+    more = "can give less than their least, and give all they can; explain shows how much"
+    assert sample(tree, 13, weights=leasts).notes == (
+        "weights: 1 cluster can give less than its least, and gives all it can; explain shows how much",
+    )
+    assert sample(tree, 14, weights=[*leasts, {"level": 2, "cluster": 1, "least": 3}]).notes == (
+        f"weights: 2 clusters {more}",
+    )
+    assert sample(tree, 13, weights=leasts[1:]).notes == sample(tree, 13).notes == ()
+    assert sample(tree, 13, multiplier=2, weights=leasts).notes == ()
+    with pytest.raises(CapacityError) as caught:
+        sample(tree, 15, weights=leasts)
+    assert "weights" not in str(caught.value)  # they take no row away
+    # A cluster that is made to give nothing is no surprise.
+    assert sample(tree, 9, least_rows=3, weights=[{"level": 1, "cluster": 2, "least": 3}]).notes == ()

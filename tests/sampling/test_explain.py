@@ -96,28 +96,31 @@ def tree(make_tree):
 def test_a_branch_reads_from_the_root_to_the_row(tree):
     assert str(explain(tree, 21, "closest", id="img_07")) == (
         "run: 21 of at most 37 rows; balanced; closest, multiplier 1, seed 0\n"
-        "the root gives 21, from 2 clusters of level 2\n"
-        "  water at c = 18: from each; 1 gives all it can\n"
+        "the root gives 21 rows, from 2 clusters of level 2\n"
+        "  each cluster gives 18 rows, or all it can (1 does)\n"
         "  → cluster 0: 34 rows, can give 34 (what the clusters under it can give): gives 18\n"
-        "cluster 0 of level 2 gives 18, from 2 clusters of level 1\n"
-        "  water at c = 14: from each; 1 gives all it can\n"
+        "cluster 0 of level 2 gives 18 rows, from 2 clusters of level 1\n"
+        "  each cluster gives 14 rows, or all it can (1 does)\n"
         "  → cluster 0: 30 rows, can give 30 (its rows): gives 14\n"
-        "cluster 0 of level 1 gives 14, from 30 rows\n"
-        "  no row before the remainder; 14 of 30 once more: those closest to the centroid\n"
-        "  row 7 (img_07) is number 8 by distance from the centroid: drawn once"
+        "cluster 0 of level 1 gives 14 rows, from 30 rows\n"
+        "  14 of 30 rows: those closest to the centroid\n"
+        "  row 7 (img_07) is number 8 by distance from the centroid: drawn once\n"
+        "How to read it: a cluster shares what it gives evenly among those under it (by their weights, if they have "
+        "any);\n"
+        "where one can give less than that, the others give the rest; what is left over then is one row each for some."
     )
 
 
 def test_without_a_branch_the_top_clusters_are_listed(make_tree):
     tree = make_tree([j for j in range(13) for _ in range(j + 1)])
     lines = str(explain(tree, 60)).splitlines()
-    assert lines[1] == "the root gives 60, from 13 clusters of level 1"
-    assert lines[2] == "  water at c = 5: from each; 5 give all they can"
-    assert lines[3] == "  5 left over: one more each, by the seed, for as many of 8 children"
+    assert lines[1] == "the root gives 60 rows, from 13 clusters of level 1"
+    assert lines[2] == "  each cluster gives 5 rows, or all it can (5 do)"
+    assert lines[3] == "  5 rows left over: one each to 5 of 8 clusters, chosen by the seed"
     assert lines[4].split() == ["cluster", "rows", "can", "give", "gives"]
     assert [line.split()[-1] for line in lines[5:10]] == ["6"] * 5
     assert lines[10].split() == ["...", "(3", "more)"]
-    assert [line.split() for line in lines[-2:]] == [["1", "2", "2", "2"], ["0", "1", "1", "1"]]
+    assert [line.split() for line in lines[-4:-2]] == [["1", "2", "2", "2"], ["0", "1", "1", "1"]]
 
 
 def test_bounds_say_where_they_come_from(tree, tmp_path):
@@ -137,29 +140,45 @@ def test_bounds_say_where_they_come_from(tree, tmp_path):
     small = explain(tree, 9, cluster=(1, 2), least_rows=4)
     assert small.branch[1]["child"]["capacity_from"] == "fewer than 4 rows (least_rows)"
     assert small.draw["taken"] == [{"option": "least_rows 4", "rows": 3}]
-    assert "  least_rows 4 takes 3 rows away" in str(small)
+    assert "  3 rows fewer can be drawn because of least_rows 4" in str(small)
     assert small.branch[1]["nothing"] == 1
 
 
 def test_outliers_held_down_are_told(make_tree):
     tree = make_tree([0] * 100 + [1] * 100 + list(range(2, 10)))
     text = str(explain(tree, 40, cluster=(1, 3), outlier_share=0.1))
-    assert "  8 outliers would give 8; their share is 4: held down to 4 (c = 0, and 4 of 8 one more)" in text
-    assert "an outlier" in text
+    assert (
+        "  8 outliers would give 8 together and may give 4; held down to 4: each gives 0 rows; 4 rows left over: one "
+        "each to 4 of 8\n"
+    ) in text
+    assert "each cluster gives 18 rows, or all it can (outliers apart)\n" in text
+    assert "an outlier: gives 1 (0 and one left over)" in text
+    assert "outliers (at most 1 row, farther out than clusters with 90 % of the rows) give at most 10 % of" in text
+    free = str(explain(tree, 40, outlier_share=0.3))
+    assert "  8 outliers: together 8 rows, of the 12 they may give\n" in free
     weighted = str(explain(tree, 40, cluster=(1, 3), weights={(1, 0): 2}))
-    assert "water just below c = 11: ⌊c · weight⌋ from each; 8 give all they can" in weighted
+    assert "each cluster gives just below 11 x its weight, rounded down, or all it can (8 do)" in weighted
+    assert "fewer can be drawn" not in weighted
 
 
 def test_chances_are_told(tree):
     found = explain(tree, 20, cluster=(1, 0))
     quota = found.leaf["quota"]
     assert found.leaf["chance"] == quota / 30
-    assert f"{quota} of 30 once more: by the seed (a chance of {100 * quota / 30:.3g} %)" in str(found)
+    chance = f"chosen by the seed, each with a chance of {100 * quota / 30:.3g} %"
+    assert f"  {quota} of 30 rows: {chance}\n" in str(found)
+    assert "centroid: with this seed it is " in str(explain(tree, 20, row=3))
+    quota = explain(tree, 20, cluster=(1, 0), include=[1, 2]).leaf["once_more"]
+    assert f"  {quota} of the other 28 rows: chosen" in str(explain(tree, 20, cluster=(1, 0), include=[1, 2]))
+    once = explain(tree, 60, cluster=(1, 0), multiplier=2)
+    quota = once.leaf["once_more"]
+    assert f"  each row once, {quota} of 30 rows once more: chosen by the seed" in str(once)
+    assert "  no row is drawn\n" in str(explain(tree, 1, cluster=(1, 0)))
     twice = explain(tree, 74, multiplier=2, row=3)
     assert (twice.leaf["base"], twice.leaf["once_more"], twice.row["copies"]) == (2, 0, 2)
-    assert str(twice).endswith(
-        "each row 2 times, and nothing is left over\n  row 3 is number 4 by distance from the centroid: drawn 2 times"
-    )
+    assert (
+        "each row 2 times, and nothing is left over\n  row 3 is number 4 by distance from the centroid: drawn 2 times\n"
+    ) in str(twice)
 
 
 def test_one_cluster_takes_no_more_than_its_members(random_tree):

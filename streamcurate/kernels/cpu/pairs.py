@@ -21,9 +21,10 @@ from streamcurate.kernels.cpu.pairs_rows import (
     prepare_bytes,
     prepare_pair_rows,
 )
-from streamcurate.kernels.cpu.pairs_scan import RESCORED, UNITED, lowest_positions, pair_values
+from streamcurate.kernels.cpu.pairs_scan import RESCORED, UNITED, lowest_positions, pair_values, scan_tile
 from streamcurate.kernels.cpu.pairs_search import Join, scan_by_products, search_bytes
 from streamcurate.kernels.cpu.rows import float32_rows, squared_norms
+from streamcurate.kernels.jit import is_compiled
 from streamcurate.kernels.metric import Array, Float64, Int64, as_rows, check_metric
 
 SEARCHES = ("auto", "blas", "faiss")
@@ -85,6 +86,11 @@ def unite_pairs(
             scan_by_products(join)
     found = forest[:, : tally[UNITED]]
     return found[0].copy(), found[1].copy(), PairCounts(covered, int(tally[RESCORED]))
+
+
+def pairs_compiled() -> bool:
+    """Whether :func:`unite_pairs` need not be compiled first, which takes some ten seconds."""
+    return is_compiled(scan_tile)
 
 
 def group_roots(groups: Int64) -> Int64:
@@ -190,6 +196,7 @@ __all__ = [
     "pair_axes",
     "pair_row_bytes",
     "pair_workspace_bytes",
+    "pairs_compiled",
     "prepare_pair_rows",
     "row_pair_distances",
     "unite_pairs",

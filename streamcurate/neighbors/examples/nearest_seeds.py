@@ -11,11 +11,12 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from streamcurate.clustering.new_rows import RowRange, segments_of
+from streamcurate.clustering.new_rows import RowRange
 from streamcurate.clustering.passes import Searching, centroids_ready, nearest_cost
 from streamcurate.kernels import Backend, Metric
-from streamcurate.neighbors.examples.ranges import ArrayRange
+from streamcurate.neighbors.examples.ranges import ArrayRange, most_seeds, parts_of
 from streamcurate.neighbors.examples.seeds import RowFaults, Seeds, faults_of, seed_tiles
+from streamcurate.neighbors.examples.stages import Stages
 from streamcurate.runs.checkpoints import Checkpoints
 from streamcurate.runs.digest import Digest
 from streamcurate.storage import SequentialWriter, StoredArray, create_array, open_array
@@ -121,6 +122,8 @@ class Search:
     checkpoints : Checkpoints or None
     fingerprint : str
         Of rows, mask, seeds and limit: what was found with others is not taken over.
+    stages : Stages
+        What the executor tells of its passes.
     """
 
     source: RowSource
@@ -129,6 +132,7 @@ class Search:
     scratch: Path
     checkpoints: Checkpoints | None
     fingerprint: str
+    stages: Stages
 
     def points(self, start: int, stop: int) -> Points:
         """Those of rows ``start`` to ``stop`` that count."""
@@ -168,32 +172,36 @@ def find_nearest(search: Search, seeds: Seeds, limit: float | None, name: str = 
     """
     source = search.source
     found = []
+    edges = seed_tiles(
+        seeds.rows,
+        source,
+        search.executor.budget,
+        lambda tile: NearestSeedPass(seeds.metric, tile, 0, limit).cost(source.dims, source.dtype),
+        most_seeds(source.dims),
+    )
+    tiles = len(edges) - 1
     operations = 2 * source.dims * seeds.rows
-    for number, (start, stop) in enumerate(segments_of(source.rows, source.chunk_rows, operations)):
-        folder = search.scratch / name / f"segment-{number}"
-        kept = _kept(f"{name}/segment-{number}", folder, (start, stop), search)
-        if kept is None:
-            shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(parents=True)
-            kept = _search(folder, search.points(start, stop), start, seeds, limit, search)
-            if search.checkpoints is not None:
-                values = {"rows": [start, stop], "fingerprint": search.fingerprint, "digest": _digest(*kept)}
-                search.checkpoints.save(f"{name}/segment-{number}", {}, values)
-        found.append((start, *kept))
+    with search.stages.one("nearest seeds", source.rows * tiles):
+        for number, (start, stop) in enumerate(parts_of(source.rows, source.chunk_rows, operations)):
+            folder = search.scratch / name / f"segment-{number}"
+            kept = _kept(f"{name}/segment-{number}", folder, (start, stop), search)
+            if kept is None:
+                shutil.rmtree(folder, ignore_errors=True)
+                folder.mkdir(parents=True)
+                kept = _search(folder, search.points(start, stop), start, seeds, edges, limit, search)
+                if search.checkpoints is not None:
+                    values = {"rows": [start, stop], "fingerprint": search.fingerprint, "digest": _digest(*kept)}
+                    search.checkpoints.save(f"{name}/segment-{number}", {}, values)
+            search.stages.reached(stop * tiles)
+            found.append((start, *kept))
     return SeedDistances(source.rows, found)
 
 
 def _search(
-    folder: Path, points: Points, start: int, seeds: Seeds, limit: float | None, search: Search
+    folder: Path, points: Points, start: int, seeds: Seeds, edges: list[int], limit: float | None, search: Search
 ) -> tuple[StoredArray, StoredArray]:
     """One segment, tile by tile of the seeds; the arrays are used in turn, since a pass cannot write what it reads."""
     source, executor = points.source, search.executor
-    edges = seed_tiles(
-        seeds.rows,
-        source,
-        executor.budget,
-        lambda tile: NearestSeedPass(seeds.metric, tile, 0, limit).cost(source.dims, source.dtype),
-    )
     chunk = aligned_chunk_rows(source.rows, 2 * source.dims * (edges[1] - edges[0]))
     columns: tuple[StoredArray, ...] = ()
     for tile in range(len(edges) - 1):

@@ -1,8 +1,8 @@
 """For each seed its nearest rows: tiles of seeds, each against all rows, with bounds that tighten from range to range.
 
 What is found so far bounds what may still count: a row farther from a seed than all that its full list holds needs no
-look. So rows are gone through in ranges that double, from a few thousand on; what the bounds leave of each range is
-then about as much as the lists hold.
+look. So rows are gone through in ranges that double, from a few thousand on, from fewer where seeds are many; what the
+bounds leave of each range is then about as much as the lists hold.
 """
 
 from __future__ import annotations
@@ -17,11 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from streamcurate import kernels
-from streamcurate.clustering.new_rows import segments_of
 from streamcurate.embeddings.rowsets import write_numbers
 from streamcurate.kernels import Backend, Metric, NearestSelection
 from streamcurate.neighbors.examples.nearest_seeds import FaultyRowsError, Search, shifted
-from streamcurate.neighbors.examples.ranges import ChosenRows
+from streamcurate.neighbors.examples.ranges import ChosenRows, most_seeds, parts_of
 from streamcurate.neighbors.examples.seeds import RowFaults, Seeds, faults_of, seed_tiles
 from streamcurate.streaming import Block, Cost, State
 from streamcurate.streaming.shuffle import SortedRecords
@@ -29,9 +28,14 @@ from streamcurate.streaming.shuffle import SortedRecords
 # Lists of a tile of seeds travel and are kept; a tile of more gains nothing over two.
 _LISTS_BYTES = 32 << 20
 _FIRST_ROWS = 1 << 13
+_FEWEST_ROWS = 64
+# Of the first range, of which every pair is evaluated: about a second.
+_FIRST_OPERATIONS = 1 << 32
 _SORT_BYTES = 32 << 20
-# What a kill may cost; lists are kept no more often, since they may be large and rows quickly read.
-_SECONDS_KEPT = 20.0
+# Lists are kept no more often, since they may be large and rows quickly read, nor so often that it takes a larger share
+# of the time: about what a kill may cost.
+_SECONDS_KEPT = 3.0
+_SHARE_KEPT = 0.05
 
 
 @dataclass(frozen=True)
@@ -123,17 +127,18 @@ def rows_of_seeds(search: Search, seeds: Seeds, keep: int, limit: float | None) 
     one = work(1).cost(source.dims, source.dtype)
     needed = one.fixed_bytes + budget.threads * one.thread_bytes
     budget.require(needed, f"a list of {keep:,} rows for a seed", "give a smaller --per-seed")
-    largest = _LISTS_BYTES // (16 * keep + 24)
+    largest = min(_LISTS_BYTES // (16 * keep + 24), most_seeds(source.dims))
     edges = seed_tiles(
         seeds.rows, source, budget, lambda tile: work(tile).cost(source.dims, source.dtype), max(largest, 1)
     )
     folder = search.scratch / "lists"
     sorting = SortedRecords(folder, min(budget.usable // 8, _SORT_BYTES))
     try:
-        for tile, (first, last) in enumerate(pairwise(edges)):
-            found = _lists(search, seeds, (first, last), keep, limit, f"tile-{tile}")
-            rows = np.unique(found.finalize()[0])
-            sorting.add(rows.astype(np.uint64), rows)
+        with search.stages.one("nearest rows of seeds", source.rows * (len(edges) - 1)):
+            for tile, (first, last) in enumerate(pairwise(edges)):
+                found = _lists(search, seeds, (first, last), keep, limit, f"tile-{tile}", tile * source.rows)
+                rows = np.unique(found.finalize()[0])
+                sorting.add(rows.astype(np.uint64), rows)
         chosen = write_numbers(search.scratch / "chosen-rows.npy", _distinct(sorting))
     finally:
         sorting.close()
@@ -150,9 +155,9 @@ def _distinct(sorting: SortedRecords) -> Iterator[NDArray[np.int64]]:
 
 
 def _lists(
-    search: Search, seeds: Seeds, tile: tuple[int, int], keep: int, limit: float | None, name: str
+    search: Search, seeds: Seeds, tile: tuple[int, int], keep: int, limit: float | None, name: str, before: int
 ) -> NearestSelection:
-    """The lists of one tile of seeds."""
+    """The lists of one tile of seeds; tiles before it went through ``before`` rows."""
     first, last = tile
     total = NearestSelection.empty(last - first, keep)
     begin = 0
@@ -165,7 +170,8 @@ def _lists(
         )
     source = search.source
     state = {"centroids": seeds.centres.read(first, last)} if begin < source.rows else {}
-    kept_at = time.monotonic()
+    search.stages.reached(before + begin)
+    kept_at, pause = time.monotonic(), _SECONDS_KEPT
     for start, stop in _ranges(begin, source.rows, source.chunk_rows, 2 * source.dims * (last - first)):
         points = search.points(start, stop)
         if points.count:
@@ -177,20 +183,24 @@ def _lists(
             if faults:
                 raise FaultyRowsError(shifted(faults, start))
             total = total.combine(part)
-        late = time.monotonic() - kept_at >= _SECONDS_KEPT
+        search.stages.reached(before + stop)
+        began = time.monotonic()
+        late = began - kept_at >= pause
         if search.checkpoints is not None and (late or stop == source.rows):
             arrays = {"counts": total.counts, "keys": total.keys, "rows": total.rows}
             search.checkpoints.save(f"lists/{name}", arrays, identity | {"next": stop})
             kept_at = time.monotonic()
+            pause = max(_SECONDS_KEPT, (kept_at - began) / _SHARE_KEPT)
     return total
 
 
 def _ranges(begin: int, rows: int, chunk_rows: int, row_operations: int) -> Iterator[tuple[int, int]]:
-    """Rows from ``begin`` on in ranges that double, up to the segments that other passes go through."""
-    largest = next((stop - start for start, stop in segments_of(rows, chunk_rows, row_operations)), 1)
+    """Rows from ``begin`` on in ranges that double, up to the parts that other passes go through."""
+    largest = next((stop - start for start, stop in parts_of(rows, chunk_rows, row_operations)), 1)
+    smallest = max(min(_FIRST_ROWS, _FIRST_OPERATIONS // row_operations), _FEWEST_ROWS)
     start = begin
     while start < rows:
-        size = min(max(start, _FIRST_ROWS), largest)
+        size = min(max(start, smallest), largest)
         if chunk_rows <= size:
             size = size // chunk_rows * chunk_rows
         stop = min(start + size, rows)

@@ -66,6 +66,11 @@ class Wanted:
         return found
 
 
+def _option(name: str) -> str:
+    """An option as it is typed, in which everyone who calls it otherwise knows it again."""
+    return f"--{name.replace('_', '-')}"
+
+
 def wanted(
     cosine: float | None,
     l2: float | None,
@@ -100,18 +105,18 @@ def wanted(
             "--per-seed M, --per-cluster M), or a radius and a quota"
         )
     if len(asked) > 1:
-        names = " and ".join(f"{name} {value}" for name, value in asked.items())
+        names = " and ".join(f"{_option(name)} {value}" for name, value in asked.items())
         raise ConfigError(f"{names}: quotas of different kinds; give one of them, and unite the results")
-    counts = {name: whole_number(name, value, 1, _MOST) for name, value in asked.items()}
+    counts = {name: whole_number(_option(name), value, 1, _MOST) for name, value in asked.items()}
     least_seeds, level = (
-        whole_number(name, value, 1, _MOST) for name, value in (("least_seeds", least_seeds), ("level", level))
+        whole_number(_option(name), value, 1, _MOST) for name, value in (("least_seeds", least_seeds), ("level", level))
     )
     if per_cluster is None and (least_seeds != 1 or level != 1):
         name, value = ("level", level) if level != 1 else ("least_seeds", least_seeds)
-        raise ConfigError(f"{name}: {value} is of --per-cluster; give that too, or leave it out")
+        raise ConfigError(f"{_option(name)} {value}: is for --per-cluster; give that too, or leave it out")
     if per_cluster is not None and tree_metric is None:
         raise ConfigError(
-            f"per_cluster: {per_cluster}; an array or a store has no clusters: give the run directory of its tree "
+            f"--per-cluster {per_cluster}: an array or a store has no clusters: give the run directory of its tree "
             "(streamcurate cluster)"
         )
     if metric is not None and metric not in METRICS:
