@@ -9,7 +9,7 @@ from spreading import LIMIT, rows, store
 import streamcurate as sc
 from streamcurate.pipeline.dedup import dedup
 
-NAMES = ("keep.npy", "duplicates.parquet")
+NAMES = ("keep.npy", "removed.npy", "duplicates.parquet")
 
 
 def test_the_same_files(workers, handed, tmp_path, monkeypatch):
