@@ -50,6 +50,33 @@ class Resumed(Event):
 
 
 @dataclass(frozen=True)
+class LevelPlanned(Event):
+    """What is to be done for a level; noted for each of them whenever work on the run begins, the finished ones too.
+
+    ``points`` of ``dims`` coordinates go into ``clusters``, each of which becomes up to ``splits``; the first fit and
+    ``steps`` resampling fits on up to ``rows_per_cluster`` points of each cluster take at most ``iterations`` passes
+    each.
+    """
+
+    level: int
+    levels: int
+    points: int
+    dims: int
+    clusters: int
+    iterations: int
+    splits: int = 1
+    steps: int = 0
+    rows_per_cluster: int = 0
+
+
+@dataclass(frozen=True)
+class LevelStarted(Event):
+    """Work on a level began, or goes on."""
+
+    level: int
+
+
+@dataclass(frozen=True)
 class StageStarted(Event):
     """A stage (statistics, seeding, fit, labels, ...) began."""
 
@@ -67,6 +94,21 @@ class StageFinished(Event):
     step: int | None = None
     seconds: float = 0.0
     rows: int = 0
+
+
+@dataclass(frozen=True)
+class PassAdvanced(Event):
+    """Where a pass has come to: ``done`` of its ``rows``, of ``bytes``, after ``seconds``.
+
+    Noted now and then; never of a pass that is over within a second.
+    """
+
+    name: str
+    level: int
+    done: int
+    rows: int
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -98,7 +140,10 @@ class Seeded(Event):
 
 @dataclass(frozen=True)
 class IterationFinished(Event):
-    """One Lloyd pass ended. ``inertia`` is that of the centroids it began with."""
+    """One Lloyd pass over ``points`` ended. ``inertia`` is that of the centroids it began with.
+
+    ``moved`` points changed their cluster since the pass before; None in the first pass, and in the first after a stop.
+    """
 
     level: int
     step: int
@@ -106,6 +151,8 @@ class IterationFinished(Event):
     inertia: float
     seconds: float
     refilled: int = 0
+    points: int = 0
+    moved: int | None = None
 
 
 @dataclass(frozen=True)

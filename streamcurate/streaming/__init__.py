@@ -2,7 +2,7 @@
 
 from streamcurate.streaming.budget import BlockPlan, Cost, MemoryBudget, format_bytes, parse_bytes
 from streamcurate.streaming.passes import Block, Executor, Output, Pass, PassReport, Points, SlicedPass, State
-from streamcurate.streaming.progress import ProgressListener, Silent
+from streamcurate.streaming.progress import EventListener, ProgressListener, Silent
 from streamcurate.streaming.serial import SerialExecutor
 from streamcurate.streaming.source import HeldRows, MemoryRows, RowSource, StoredRows
 
@@ -10,6 +10,7 @@ __all__ = [
     "Block",
     "BlockPlan",
     "Cost",
+    "EventListener",
     "Executor",
     "HeldRows",
     "MemoryBudget",

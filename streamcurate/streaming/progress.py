@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
+
+if TYPE_CHECKING:
+    from streamcurate.runs import Event
 
 
 class ProgressListener(Protocol):
@@ -19,6 +22,17 @@ class ProgressListener(Protocol):
 
     def note(self, text: str) -> None:
         """Something worth a line: a stage, a choice, a warning."""
+
+
+@runtime_checkable
+class EventListener(ProgressListener, Protocol):
+    """Receives the events of a run as well, each as it stands in its log, right after it was written there.
+
+    It hears of the run's passes by these events alone: ``started``, ``advanced`` and ``finished`` are not called.
+    """
+
+    def happened(self, event: Event) -> None:
+        """Something happened."""
 
 
 class Silent:
