@@ -15,6 +15,7 @@ from typing import Any
 import psutil
 
 import streamcurate
+from streamcurate.runs.machine import processor
 
 _LIBRARIES = ("numpy", "numba", "zarr")
 
@@ -29,7 +30,7 @@ def parser(description: str | None) -> argparse.ArgumentParser:
 def machine() -> dict[str, Any]:
     """Processor, cores this process may use, memory, versions."""
     return {
-        "processor": _processor(),
+        "processor": processor(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30, 1),
         "system": f"{platform.system()} {platform.machine()}",
@@ -74,11 +75,3 @@ def conclude(name: str, result: dict[str, Any], goals: dict[str, bool], path: Pa
         }
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(json.dumps(content, indent=2) + "\n")
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor() or "unknown processor"
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")

@@ -20,7 +20,7 @@ from streamcurate.reports import report as write_report
 from streamcurate.sampling import Explanation, Selection
 from streamcurate.sampling import explain as explain_draw
 from streamcurate.sampling import sample as draw
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 from streamcurate.tree import Tree as StoredTree
 from streamcurate.tree import open_tree as open_stored_tree
 
@@ -249,8 +249,7 @@ def assign(
     """
     check_device(client, device)
     held = tree if isinstance(tree, StoredTree) else open_tree(tree)
-    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
-    budget = MemoryBudget.of(limit, threads)
+    budget = MemoryBudget.of(memory_limit, threads)
     store, listener = as_embeddings(embeddings), progress or Silent()
     check_dims(held, store)
     try:

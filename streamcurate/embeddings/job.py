@@ -18,7 +18,7 @@ from streamcurate.embeddings.writer import default_chunk_rows
 from streamcurate.errors import ConfigError, DataError, InputError
 from streamcurate.objects import UPLOAD_BYTES, is_url
 from streamcurate.storage import node_kind, open_group_attributes
-from streamcurate.streaming.budget import MemoryBudget, parse_bytes
+from streamcurate.streaming.budget import MemoryBudget
 
 FORMAT = 1
 # The list of sources stands in the store's metadata, which every opening parses.
@@ -183,13 +183,12 @@ def make_job(
     job = Job(readers, ids_file, stamps, known, first.dims, dtype, ids_dtype, chunk_rows, options)
     _check_shards(job)
     if memory_limit is not None:
-        limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
         chunk = min(chunk_rows, known or chunk_rows) * first.dims * dtype.itemsize
         needed = chunk + _BLOCKS_AT_ONCE * BLOCK_BYTES + max(reader.read_overhead_bytes for reader in readers)
         needed += READ_OVERHEAD_BYTES if ids_file is not None else 0
         needed += UPLOAD_BYTES if is_url(target) else 0
         needed += _SHARDED_IDS_BYTES if job.shard_rows is not None and ids_dtype is not None else 0
-        MemoryBudget.of(limit).require(needed, f"{target}: ingest", "smaller chunks (--rows-per-chunk)")
+        MemoryBudget.of(memory_limit).require(needed, f"{target}: ingest", "smaller chunks (--rows-per-chunk)")
     return job
 
 

@@ -33,7 +33,7 @@ from streamcurate.pipeline.executors import check_device, executor_for
 from streamcurate.pipeline.request import cluster
 from streamcurate.pipeline.rows import open_rows
 from streamcurate.runs import Manifest
-from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent
 from streamcurate.streaming.budget import SMALLEST_LIMIT
 from streamcurate.tree import Tree
 from streamcurate.version import __version__
@@ -118,7 +118,7 @@ def dedup(
     """
     asked = Asked.of(Radius.of(cosine, l2), keep, seed, clusters, most_neighbours, search)
     check_device(client, device)
-    budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, threads)
+    budget = MemoryBudget.of(memory_limit, threads)
     listener = progress or Silent()
     place = os.fspath(out).rstrip("/")
     objects.refuse_web(place, "take a result")

@@ -46,7 +46,7 @@ from streamcurate.runs import (
 )
 from streamcurate.runs.machine import this_machine
 from streamcurate.storage import create_group, node_kind
-from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent
 from streamcurate.tree import LevelWriter, Tree, level_digest, open_tree, rows_under, snapshot_name
 from streamcurate.version import __version__
 
@@ -100,8 +100,7 @@ def extend(
     check_dims(base, store)
     _check_ids(base, store)
     _check_place(base, out, store)
-    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
-    budget = MemoryBudget.of(limit, threads)
+    budget = MemoryBudget.of(memory_limit, threads)
     with opened_run(out, scratch, listener, distributed(client, device)) as folder:
         folders = (folder.scratch, [folder.path])
         with executor_for(client, budget, listener, *folders, store, device, threads) as (executor, rows):

@@ -28,7 +28,7 @@ from streamcurate.sampling.draw import check_strategy
 from streamcurate.sampling.mixed import SUFFIXES, MixedPart, check_sources, suffix_of, write_mixture
 from streamcurate.sampling.store import check_absent
 from streamcurate.sampling.words import counted
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 
 Int64 = NDArray[np.int64]
 
@@ -187,7 +187,7 @@ def mix(
     if suffix_of(place) == ".zarr":
         check_absent(place)
     check_destination(place, SUFFIXES, "a mixture")
-    budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, threads)
+    budget = MemoryBudget.of(memory_limit, threads)
     sources = Sources()
     check_sources(place, _checked_sources(config, sources))
     with UnfinishedWork(place, "mixture", scratch) as work:

@@ -19,7 +19,7 @@ from streamcurate.pipeline.executors import check_device, distributed, executor_
 from streamcurate.pipeline.folder import opened_run
 from streamcurate.pipeline.job import Job
 from streamcurate.planning.model import check_levels
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 from streamcurate.tree import Tree
 
 
@@ -99,8 +99,7 @@ def cluster(
     resolved = resolve_config(levels, config, metric, seed, subset)
     listener = progress or Silent()
     store = as_embeddings(embeddings)
-    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
-    budget = MemoryBudget.of(limit, threads, prefetch)
+    budget = MemoryBudget.of(memory_limit, threads, prefetch)
     check_levels(resolved, store.rows, store.dims, store.dtype, budget, store.name)
     temporary = None
     if run is None:

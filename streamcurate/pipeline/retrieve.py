@@ -23,7 +23,7 @@ from streamcurate.neighbors.retrieved import Retrieved
 from streamcurate.neighbors.row_files import Columns, check_destination, write_near, write_row_mask, write_rows
 from streamcurate.pipeline.rows import SourceRows, open_rows
 from streamcurate.pipeline.search import Computing, Looking, looking
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 
 _HELD_BYTES = 20  # of a row found: its number, its seed's, the distance
 _MASK_BYTES = 2  # of a row of a mask while its pieces are joined
@@ -358,5 +358,4 @@ def _computing(
     client: Any,
     progress: ProgressListener | None,
 ) -> Computing:
-    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
-    return Computing(MemoryBudget.of(limit, threads), scratch, threads, device, client, progress or Silent())
+    return Computing(MemoryBudget.of(memory_limit, threads), scratch, threads, device, client, progress or Silent())

@@ -28,7 +28,7 @@ from streamcurate.neighbors.row_files import check_destination, write_row_mask, 
 from streamcurate.pipeline.rows import SourceRows, open_rows
 from streamcurate.sampling.scratch import scratch_folder
 from streamcurate.sampling.words import counted
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 from streamcurate.tree import Tree
 
 Int64 = NDArray[np.int64]
@@ -135,7 +135,7 @@ def combine_rows(
         check_destination(place)
     if mask and (place is None or suffix_of(place) != ".npy"):
         raise ConfigError(f"mask: a mask is written as .npy, {place or 'nothing'} is no place for it; name a .npy file")
-    budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, 1)
+    budget = MemoryBudget.of(memory_limit, 1)
     what = f"{counted(len(lists), 'list')} of rows"
     budget.require(LIST_BYTES * len(lists), what, "combine fewer at a time, then their results")
     given = [_whole(chosen) for chosen in lists]

@@ -16,7 +16,7 @@ from streamcurate.reports.findings import Findings, Wanted, check_metadata, find
 from streamcurate.reports.page import page
 from streamcurate.reports.thumbnails import find_images
 from streamcurate.sampling import make_options
-from streamcurate.streaming import MemoryBudget, ProgressListener, Silent, parse_bytes
+from streamcurate.streaming import MemoryBudget, ProgressListener, Silent
 from streamcurate.tree import Tree, open_tree
 
 __all__ = ["Report", "report"]
@@ -109,8 +109,7 @@ def report(
     check_destination(target)
     check_scratch(scratch)
     held = tree if isinstance(tree, Tree) else open_tree(tree)
-    limit = parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit
-    budget = MemoryBudget.of(limit, threads)
+    budget = MemoryBudget.of(memory_limit, threads)
     options = make_options(metadata=metadata, metadata_key=metadata_key, columns=columns)
     check_metadata(held, options.metadata)
     wanted = Wanted(

@@ -14,10 +14,10 @@ def this_machine() -> str:
     """Processor, processors and memory, such as ``AMD EPYC, 2 processors, 24 GiB``."""
     count = psutil.cpu_count() or 1
     memory = round(psutil.virtual_memory().total / (1 << 30))
-    return f"{_processor()}, {count} processor{'s' * (count != 1)}, {memory} GiB"
+    return f"{processor()}, {count} processor{'s' * (count != 1)}, {memory} GiB"
 
 
-def _processor() -> str:
+def processor() -> str:
     """The processor's name as the kernel gives it, else its kind."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

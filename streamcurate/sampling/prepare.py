@@ -20,7 +20,7 @@ from streamcurate.sampling.hierarchy import Hierarchy, RowArray, SampledTree, re
 from streamcurate.sampling.include import read_included
 from streamcurate.sampling.nodes import Nodes, make_nodes
 from streamcurate.sampling.words import counted
-from streamcurate.streaming.budget import MemoryBudget, parse_bytes
+from streamcurate.streaming.budget import MemoryBudget
 from streamcurate.streaming.progress import ProgressListener, Silent
 
 Int64 = NDArray[np.int64]
@@ -163,7 +163,7 @@ def prepared(
         raise ConfigError(
             f"multiplier: {multiplier} is too large for {hierarchy.rows:,} rows; at most {_LARGEST // hierarchy.rows}"
         )
-    budget = MemoryBudget.of(parse_bytes(memory_limit) if isinstance(memory_limit, str) else memory_limit, 1)
+    budget = MemoryBudget.of(memory_limit, 1)
     cluster_bytes = _CLUSTER_BYTES + (_OPTION_BYTES if allocation.options else 0)
     rows = min(size, hierarchy.rows)
     held = (cluster_bytes + (_EXPLAINED_BYTES if explained else 0)) * hierarchy.clusters(1)

@@ -98,16 +98,18 @@ class MemoryBudget:
     device: int | None = None
 
     @classmethod
-    def of(cls, limit: int | None, threads: int | None = None, prefetch: bool = True) -> MemoryBudget:
-        """A budget from a user's limit; None takes half of what is available.
+    def of(cls, limit: int | str | None, threads: int | None = None, prefetch: bool = True) -> MemoryBudget:
+        """A budget from a user's limit, bytes or text such as ``4GiB``; None takes half of what is available.
 
         Raises
         ------
         ConfigError
-            The limit is below 512 MiB.
+            The limit is below 512 MiB, or not understood.
         """
         if limit is None:
             limit = max(available_bytes() // 2, SMALLEST_LIMIT)
+        elif isinstance(limit, str):
+            limit = parse_bytes(limit)
         if limit < SMALLEST_LIMIT:
             raise ConfigError(
                 f"memory limit {format_bytes(limit)}: the smallest supported is {format_bytes(SMALLEST_LIMIT)}"
