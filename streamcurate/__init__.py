@@ -14,6 +14,8 @@ from streamcurate.version import __version__
 if TYPE_CHECKING:
     from streamcurate.config import Config, Level, Resampling
     from streamcurate.curated import Tree, assign, cluster, explain, extend, open_labels, open_tree, sample
+    from streamcurate.display.progress import Progress
+    from streamcurate.display.watching import watch
     from streamcurate.embeddings.ingest import ingest
     from streamcurate.embeddings.store import Embeddings, as_embeddings, open_embeddings
     from streamcurate.errors import DegenerateTreeWarning, InputError, StreamcurateError
@@ -57,6 +59,7 @@ _HOMES = {
     "open_tree": "curated",
     "Plan": "planning.plan",
     "plan": "pipeline.plan",
+    "Progress": "display.progress",
     "ProgressListener": "streaming",
     "Report": "reports",
     "report": "reports",
@@ -67,6 +70,7 @@ _HOMES = {
     "Selection": "sampling",
     "StreamcurateError": "errors",
     "Tree": "curated",
+    "watch": "display.watching",
 }
 
 
@@ -96,6 +100,7 @@ __all__ = [
     "Level",
     "Mixture",
     "Plan",
+    "Progress",
     "ProgressListener",
     "Report",
     "Resampling",
@@ -122,4 +127,5 @@ __all__ = [
     "report",
     "retrieve",
     "sample",
+    "watch",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -63,14 +64,31 @@ class World:
         return tree.digest
 
 
+@pytest.fixture(scope="module")
+def plainest(tmp_path_factory) -> Callable[[World], sc.Tree]:
+    """The plainest build of a world's levels, made once for all tests and with nothing patched."""
+    made: dict[int, sc.Tree] = {}
+
+    def tree(world: World) -> sc.Tree:
+        key = id(world.levels)
+        if key not in made:
+            maker = World(tmp_path_factory.mktemp("plainest"), world.levels, world.metric)
+            maker.digest(threads=1, prefetch=False)
+            made[key] = maker.tree
+        return made[key]
+
+    return tree
+
+
 @pytest.fixture(params=LEVELS)
 def world(request, tmp_path) -> World:
     return World(tmp_path, LEVELS[request.param])
 
 
 @pytest.fixture
-def plain(world) -> str:
-    return world.digest(threads=1, prefetch=False)
+def plain(world, plainest) -> str:
+    world.tree = plainest(world)
+    return world.tree.digest
 
 
 def small_blocks(monkeypatch, most: int) -> None:
@@ -167,10 +185,10 @@ def test_scattered_draws(world, plain, monkeypatch):
 
 
 @pytest.mark.parametrize("share", [1e-9, 2e-5, 1.0])
-def test_buckets_of_splits(tmp_path, monkeypatch, share):
+def test_buckets_of_splits(tmp_path, monkeypatch, plainest, share):
     """From every coarse cluster streamed on its own to all of them in one bucket."""
     world = World(tmp_path, LEVELS["splits"])
-    plain = world.digest(threads=1, prefetch=False)
+    plain = plainest(world).digest
     monkeypatch.setattr(split, "_BUCKET_SHARE", share)
     monkeypatch.setattr(split, "_WAITING_SHARE", share)
     monkeypatch.setattr(split, "_SEGMENT_SHARE", share)
@@ -217,7 +235,7 @@ def test_float16_and_the_same_values_in_float32(world, plain):
 def test_cosine(tmp_path, monkeypatch):
     world = World(tmp_path, LEVELS["resampled"], "cosine")
     plain = world.digest(threads=1, prefetch=False)
-    small_blocks(monkeypatch, 33)
+    small_blocks(monkeypatch, 90)
     monkeypatch.setattr(MemoryBudget, "fits", lambda *_: False)
     monkeypatch.setattr(centroids, "SMALLEST_TILE", 7)
     assert world.digest(store(tmp_path / "e.zarr", rows(), 64), threads=3) == plain

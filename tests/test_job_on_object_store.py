@@ -15,13 +15,13 @@ from streamcurate.cli.main import main
 
 pytest_plugins = ["object_store"]
 
-ROWS, DIMS, SHARD = 12_000, 24, 1_700
+ROWS, DIMS, SHARD = 6_000, 24, 850
 LEVELS = """
 metric: l2
 seed: 5
 levels:
-  - {clusters: 60, iterations: 8, resampling: {steps: 1, rows_per_cluster: 20}}
-  - {clusters: 12, iterations: 8, resampling: {steps: 2, rows_per_cluster: 3}}
+  - {clusters: 60, iterations: 4, resampling: {steps: 1, rows_per_cluster: 20}}
+  - {clusters: 12, iterations: 4, resampling: {steps: 2, rows_per_cluster: 3}}
 """
 
 
@@ -47,7 +47,7 @@ def whole_job(sources: str, levels: Path, place: str, *options: str) -> str:
     """Ingest, cluster, sample, assign; the digest."""
     command(
         "ingest", f"{sources}/part-*.npy", f"{place}/emb.zarr", "--ids", f"{sources}/ids.txt",
-        "--rows-per-chunk", 1000, "--quiet",
+        "--rows-per-chunk", 500, "--quiet",
     )  # fmt: skip
     command("cluster", f"{place}/emb.zarr", f"{place}/run", "--config", levels, "--quiet", *options)
     for name in ("curated.parquet", "curated.npy", "curated.txt"):

@@ -79,7 +79,7 @@ def kill_the_driver(folder: Path, run: Path, digest: str, kills: int, seed: int,
 
 
 def test_driver_killed_with_workers_of_its_own(folder, digest):
-    run = kill_the_driver(folder, folder / "own", digest, 2, 1, "--workers", "2", "--threads", "1")
+    run = kill_the_driver(folder, folder / "own", digest, 1, 1, "--workers", "2", "--threads", "1")
     finish(folder, run, digest)  # which needs no workers
 
 

@@ -123,8 +123,10 @@ def _command(name: str, command: click.Command, root: click.Context) -> str:
     for paragraph in (command.help or "").split("\n\n"):
         lines.append(f"{_plain(' '.join(paragraph.split()))}\n")
     for parameter in command.get_params(context):
-        # Arguments stand in the first line and in the text.
-        if isinstance(parameter, click.Option) and (record := parameter.get_help_record(context)) is not None:
+        # Arguments stand in the first line and in the text; that --help helps is said once, above all commands.
+        if not isinstance(parameter, click.Option) or parameter.name == "help":
+            continue
+        if (record := parameter.get_help_record(context)) is not None:
             lines.append(f"`{record[0]}`\n:   {_plain(record[1])}\n")
     return "\n".join(lines)
 

@@ -36,9 +36,9 @@ def command(
     Tells how many of them lie farther from their centroid than 99 % of the rows the tree was built from. The same line
     again goes on where an earlier one stopped.
     """
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.curated import assign
+    from streamcurate.display.progress import Progress
 
     set_resume_hint("what is done is kept; give the same command again to go on")
     with Progress(quiet=quiet) as progress:

@@ -50,8 +50,8 @@ def command(
     scratch, device, threads and workers may change in between; levels, metric, seed and subset may not.
     """
     from streamcurate.cli.errors import announce
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
+    from streamcurate.display.progress import Progress
     from streamcurate.pipeline import cluster, resolve_config
 
     resolved = resolve_config(levels, config, metric, seed, subset)

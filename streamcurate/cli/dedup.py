@@ -74,8 +74,8 @@ def command(
     OUT/removed.npy lists the rows that are not kept; OUT/duplicates.parquet tells of every row that has duplicates
     which group it is in, and whether it is kept. The same line again goes on where an earlier one stopped.
     """
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
+    from streamcurate.display.progress import Progress
     from streamcurate.pipeline.dedup import dedup
 
     set_resume_hint("what is done is kept; give the same command again to go on")

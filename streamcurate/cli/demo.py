@@ -22,10 +22,10 @@ def command(folder: str, quiet: bool) -> None:
     the store, the run directory, a balanced draw, and a picture of before and after. Takes less than a minute; the same
     command again goes on where an earlier one stopped.
     """
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.demo import POOLS, curate, prepare_folder
     from streamcurate.demo.curation import MARKER
+    from streamcurate.display.progress import Progress
     from streamcurate.files import write_json
     from streamcurate.version import __version__
 

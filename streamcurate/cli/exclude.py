@@ -58,7 +58,7 @@ def command(
     FILE is taken by --eligible and --subset as it is. The same line again goes on where an earlier one stopped.
     """
     from streamcurate.cli.kept import telling_what_is_kept
-    from streamcurate.cli.progress import Progress
+    from streamcurate.display.progress import Progress
     from streamcurate.pipeline.retrieve import exclude
     from streamcurate.sampling.words import counted
 

@@ -39,9 +39,9 @@ def command(
     earlier one stopped.
     """
     from streamcurate.cli.errors import announce
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.curated import extend
+    from streamcurate.display.progress import Progress
 
     set_resume_hint(f"what is done is kept for {out}; give the same command again to go on")
     with Progress(quiet=quiet) as progress:

@@ -6,8 +6,8 @@ from typing import Literal
 
 import click
 
-from streamcurate.cli.progress import Progress
 from streamcurate.cli.signals import set_resume_hint
+from streamcurate.display.progress import Progress
 
 
 @click.command("ingest")

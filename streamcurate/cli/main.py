@@ -21,6 +21,7 @@ COMMANDS: dict[str, str] = {
     "inspect": "Show what a store or a run holds.",
     "plan": "Show what a run would take, before it runs.",
     "cluster": "Build the hierarchy; the same line again resumes it.",
+    "watch": "Show the progress of a run that another process makes.",
     "sample": "Draw a balanced subset from a finished run.",
     "explain": "Show how a draw's quotas come about, down a branch.",
     "dedup": "Find near-duplicates, and which row of each group to keep.",

@@ -44,9 +44,9 @@ def command(
     it comes from. Paths in MIXTURE.yaml are relative to the working directory. The same line again goes on where an
     earlier one stopped.
     """
-    from streamcurate.cli.progress import Progress
     from streamcurate.cli.signals import set_resume_hint
     from streamcurate.config.mixture import MixtureConfig
+    from streamcurate.display.progress import Progress
     from streamcurate.pipeline.mixture import mix
     from streamcurate.sampling.words import counted
 

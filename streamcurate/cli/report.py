@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from streamcurate.cli.allocations import allocation_options, draw_options
-from streamcurate.cli.progress import Progress
+from streamcurate.display.progress import Progress
 
 
 @click.command("report")

@@ -72,7 +72,7 @@ def command(
     --include, --eligible and --subset as it is. The same line again goes on where an earlier one stopped.
     """
     from streamcurate.cli.kept import telling_what_is_kept
-    from streamcurate.cli.progress import Progress
+    from streamcurate.display.progress import Progress
     from streamcurate.pipeline.retrieve import retrieve_to
     from streamcurate.sampling.words import counted
 

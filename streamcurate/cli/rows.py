@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from streamcurate.cli.progress import Progress
+from streamcurate.display.progress import Progress
 
 
 @click.command("rows")

@@ -9,8 +9,8 @@ from typing import Any
 import click
 
 from streamcurate.cli.allocations import allocation_options, draw_options
-from streamcurate.cli.progress import Progress
 from streamcurate.cli.signals import set_resume_hint
+from streamcurate.display.progress import Progress
 
 
 @click.command("sample")

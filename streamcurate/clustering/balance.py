@@ -30,8 +30,8 @@ def warnings_of(level: int, rows: NDArray[np.int64], sizes: NDArray[np.int64]) -
         if largest >= _DOMINANT_SHARE * total and largest * used >= _DOMINANT_MULTIPLE * total:
             found.append(
                 f"level {level} is degenerate: its largest cluster holds {largest:,} of {total:,} rows "
-                f"({largest / total:.0%}), {largest * used / total:.0f} times an even share; fewer resampling steps, "
-                "more clusters, or leaving the level out gives a more even tree"
+                f"({largest / total:.0%}), {largest * used / total:.0f} times an even share; no resampling, "
+                "more rows kept per cluster when resampling, or leaving the level out gives a more even tree"
             )
         single = int(np.count_nonzero(rows == 1))
         if single > _SINGLETON_SHARE * used:

@@ -101,7 +101,8 @@ def extend_clusters(
     new = (labels < 0) & (below.sizes() > 0)
     sizes, inertia = level.sizes(), 0.0
     if new.any():
-        labels[new], distances[new], inertia = _label(level, below, new, around)
+        with around.stage("labels", int(new.sum())):
+            labels[new], distances[new], inertia = _label(level, below, new, around)
         sizes += np.bincount(labels[new & (labels >= 0)], minlength=level.clusters)
     for array, values in ((writer.labels(), labels), (writer.distances(), distances)):
         with SequentialWriter(array) as stored:
@@ -145,7 +146,8 @@ def _finish(level: Level, sizes: NDArray[np.int64], around: Surroundings, writer
     writer.write_offsets(sizes)
     folder = around.scratch / f"level-{level.number}" / "members"
     labels, distances = writer.stored("labels"), writer.stored("distances")
-    write_members(labels, distances, writer.members(int(sizes.sum())), folder, around.executor)
+    with around.stage("members", labels.rows):
+        write_members(labels, distances, writer.members(int(sizes.sum())), folder, around.executor)
 
 
 def _pieces(array: StoredArray) -> Iterator[NDArray]:  # type: ignore[type-arg]  # of whatever dtype

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -94,6 +95,7 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
     warnings: tuple[str, ...] = ()
     for step in range(start, steps + 1):
         at = around.at(step)
+        began = time.monotonic()
         around.emit(StageStarted(stage="fit", level=around.level, step=step))
         array: StoredArray | None = None
         if step == 0:
@@ -113,6 +115,7 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
                 )
                 warnings += (text,)
                 around.emit(Warned(text=text, level=around.level))
+                _tell_end(around, step, began, 0)
                 break
             blocks = (rows[first : first + (1 << 16)] for first in range(0, len(rows), 1 << 16))
             array = gather(measured.points.source, blocks, len(rows), at.scratch / at.name / "kept")
@@ -125,9 +128,14 @@ def fit_with_resampling(measured: Measured, level: Level, around: Surroundings) 
         if around.checkpoints is not None and step:
             for kind in ("seeds", "lloyd"):
                 around.checkpoints.discard(f"{around.at(step - 1).name}/{kind}")
-        around.emit(StageFinished(stage="fit", level=around.level, step=step, rows=chosen.points.count))
+        _tell_end(around, step, began, chosen.points.count)
     assert found is not None
     return replace(found, warnings=warnings)
+
+
+def _tell_end(around: Surroundings, step: int, began: float, rows: int) -> None:
+    seconds = time.monotonic() - began
+    around.emit(StageFinished(stage="fit", level=around.level, step=step, seconds=seconds, rows=rows))
 
 
 def _kept(measured: Measured, found: Fitted, resampling: Resampling, around: Surroundings) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +19,7 @@ from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.config import Level
 from streamcurate.errors import DataError
 from streamcurate.kernels import ExactTotal, Statistics
-from streamcurate.runs.events import StageFinished, StageStarted, Warned
+from streamcurate.runs.events import Warned
 from streamcurate.storage import SequentialWriter
 from streamcurate.streaming import Output, Points
 from streamcurate.tree.level import LevelWriter
@@ -119,35 +118,35 @@ def build_level(
     points = Points(held(points.source, around), points.count, points.mask)
     measured = Measured.of(points, statistics, around.metric)
     fitted = fit_with_resampling(measured, level, around)
-    began, warnings = time.monotonic(), fitted.warnings
-    around.emit(StageStarted(stage="labels", level=around.level))
-    if level.splits > 1:
-        around.executor.budget.require(
-            12 * points.source.dims * level.clusters,
-            f"level {around.level}: splitting {level.clusters:,} coarse clusters",
-            "choose fewer clusters and more splits",
-        )
-        found = split(measured, whole(fitted.centroids), level, around, writer)
-        sizes, inertia = found.sizes, found.inertia
-    else:
-        work = LabelPass(around.metric, measured.inertia, level.clusters)
-        outputs = (Output(writer.labels(), -1), Output(writer.distances(), np.nan))
-        if level.search == "faiss":
-            labelled, warning = label_approximately(measured, fitted.centroids, work, around, outputs)
-            around.emit(Warned(text=warning, level=around.level))
-            warnings += (warning,)
+    warnings = fitted.warnings
+    with around.stage("labels", points.count):
+        if level.splits > 1:
+            around.executor.budget.require(
+                12 * points.source.dims * level.clusters,
+                f"level {around.level}: splitting {level.clusters:,} coarse clusters",
+                "choose fewer clusters and more splits",
+            )
+            found = split(measured, whole(fitted.centroids), level, around, writer)
+            sizes, inertia = found.sizes, found.inertia
         else:
-            labelled = label_points(measured, fitted.centroids, work, around, outputs, fitted.kept)
-        sizes, inertia = labelled.counts, labelled.inertia
-        with SequentialWriter(writer.centroids(level.clusters)) as stored:
-            step = max(min(fitted.centroids.chunk_rows, fitted.centroids.rows), 1)
-            for start in range(0, level.clusters, step):
-                stored.append(fitted.centroids.read(start, min(start + step, level.clusters)))
-    around.emit(StageFinished(stage="labels", level=around.level, seconds=time.monotonic() - began, rows=points.count))
-    writer.write_offsets(sizes)
+            work = LabelPass(around.metric, measured.inertia, level.clusters)
+            outputs = (Output(writer.labels(), -1), Output(writer.distances(), np.nan))
+            if level.search == "faiss":
+                labelled, warning = label_approximately(measured, fitted.centroids, work, around, outputs)
+                around.emit(Warned(text=warning, level=around.level))
+                warnings += (warning,)
+            else:
+                labelled = label_points(measured, fitted.centroids, work, around, outputs, fitted.kept)
+            sizes, inertia = labelled.counts, labelled.inertia
+            with SequentialWriter(writer.centroids(level.clusters)) as stored:
+                step = max(min(fitted.centroids.chunk_rows, fitted.centroids.rows), 1)
+                for start in range(0, level.clusters, step):
+                    stored.append(fitted.centroids.read(start, min(start + step, level.clusters)))
     folder = around.scratch / f"level-{around.level}"
-    labels, distances = writer.stored("labels"), writer.stored("distances")
-    write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", around.executor)
+    with around.stage("members", points.count):
+        writer.write_offsets(sizes)
+        labels, distances = writer.stored("labels"), writer.stored("distances")
+        write_members(labels, distances, writer.members(int(sizes.sum())), folder / "members", around.executor)
     shutil.rmtree(folder, ignore_errors=True)
     return BuiltLevel(sizes, stated_inertia(inertia, around.metric), fitted.seeding, fitted.iterations, warnings)
 

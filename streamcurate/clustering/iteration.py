@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,6 +36,9 @@ class Assigned:
         Points whose label is another than in the pass before; all where there was none.
     gaps : ndarray of int64 or None
         How many points have so much room before another centroid can be nearer, see :func:`gap_counts`.
+    labels : tuple of (start, ndarray of int32)
+        Blocks of the source and their rows' labels, in any order, -1 where a row does not count; where they are asked
+        for.
     """
 
     sums: ClusterSums
@@ -43,6 +46,7 @@ class Assigned:
     farthest: FarthestRows
     changed: int = 0
     gaps: NDArray[np.int64] | None = None
+    labels: tuple[tuple[int, NDArray[np.int32]], ...] = ()
 
     def combine(self, part: Assigned) -> Assigned:
         """Both together; adds into these sums."""
@@ -52,6 +56,7 @@ class Assigned:
             self.farthest.combine(part.farthest),
             self.changed + part.changed,
             self.gaps if part.gaps is None else part.gaps if self.gaps is None else self.gaps + part.gaps,
+            self.labels + part.labels,
         )
 
 
@@ -75,6 +80,11 @@ def share_within(gaps: NDArray[np.int64], distance: float) -> float:
         return 1.0
     last = np.clip(np.floor(np.log2(distance) * _PARTS) + _OCTAVES * _PARTS, 0, len(gaps) - 1) if distance > 0 else 0
     return float(gaps[: int(last) + 1].sum() / gaps.sum())
+
+
+def changed_labels(labels: NDArray[np.int32], before: NDArray[np.int32] | None) -> int:
+    """How many labels are others than before; all where there were none."""
+    return len(labels) if before is None else int(np.count_nonzero(labels != before))
 
 
 class _Summing:
@@ -111,19 +121,30 @@ class _Summing:
         return replace(rest, sums=ClusterSums(fixed_point, last - first, None, limbs, arrays["counts"][:, 0]))
 
 
+class _Ready(NamedTuple):
+    searching: Searching
+    labels: NDArray[np.int32] | None
+
+
 @dataclass(frozen=True)
 class AssignPass(_Summing):
     """One pass of Lloyd's algorithm: every point to its nearest centroid, exact sums of each cluster's points.
 
     Passes that keep labels give them and their floors as outputs (see :func:`streamcurate.kernels.relabel`), and the
-    next one takes them as columns: it searches only for points that the centroids' moves can concern.
+    next one takes them as columns: it searches only for points that the centroids' moves can concern. Passes that only
+    tell how many points change their cluster give labels alone, or, of few rows, have them in state and result.
 
     Attributes
     ----------
     keeps : bool
         Outputs: labels int32, floors float32.
+    counts : bool
+        Output, unless ``few_rows``: labels int32.
+    few_rows : int
+        Of the source, where ``counts`` takes the labels of the pass before from the state, as ``labels`` with -1 for
+        rows that do not count, and gives its own with the result; else 0.
     again : bool
-        Columns: the same of the pass before, whose centroids are in the state as ``before``.
+        Columns: the same of the pass before, whose centroids are in the state of one that keeps, as ``before``.
     moves : bool
         Sums are those of points that changed cluster, added where they came to, taken away where they left.
     drift : float
@@ -137,6 +158,8 @@ class AssignPass(_Summing):
     inertia: ExactTotal
     clusters: int
     keeps: bool = False
+    counts: bool = False
+    few_rows: int = 0
     again: bool = False
     moves: bool = False
     drift: float = 0.0
@@ -150,20 +173,34 @@ class AssignPass(_Summing):
         held = self.clusters * (sums + 16)
         if self.keeps:
             held += 4 * dims * self.clusters + kernels.moved_centroids_bytes(self.clusters, dims)
-        return nearest_cost(self.clusters, dims, held=held, row_bytes=(112 if self.keeps else 48) + sums)
+        held += 12 * self.few_rows  # in the state, in parts, and put together from these
+        row_bytes = 112 if self.keeps else 64 if self.counts else 48
+        return nearest_cost(self.clusters, dims, held=held, row_bytes=row_bytes + sums)
 
-    def prepare(self, state: State, backend: Backend) -> Searching:
-        """The centroids."""
-        return centroids_ready(state, backend, self.metric, self.drift)
+    def prepare(self, state: State, backend: Backend) -> _Ready:
+        """The centroids, and labels that come with them."""
+        return _Ready(centroids_ready(state, backend, self.metric, self.drift), state.get("labels"))
 
-    def chunk(self, block: Block, columns: Columns, ready: Searching) -> tuple[Assigned, Columns]:
+    def chunk(self, block: Block, columns: Columns, ready: _Ready) -> tuple[Assigned, Columns]:
         """Labels and sums of one block."""
-        backend, centroids = ready
+        backend, centroids = ready.searching
         assert centroids is not None
         values = backend.upload(block.values)
         if not self.keeps:
             labels, squared = backend.nearest(values, centroids)
-            return self._assigned(block, backend.cluster_sums(values, labels, *self._layout), squared), ()
+            found = self._assigned(block, backend.cluster_sums(values, labels, *self._layout), squared)
+            if not self.counts:
+                return found, ()
+            if not self.few_rows:
+                return replace(found, changed=changed_labels(labels, columns[0] if self.again else None)), (labels,)
+            aligned = labels
+            if len(labels) != block.stop - block.start:
+                aligned = np.full(block.stop - block.start, -1, dtype=np.int32)
+                aligned[block.rows - block.start] = labels
+            # Rows that do not count are -1 before and after.
+            former = None if ready.labels is None else ready.labels[block.start : block.stop]
+            count = len(labels) if former is None else changed_labels(aligned, former)
+            return replace(found, changed=count, labels=((block.start, aligned),)), ()
         before, floors_before = columns if self.again else (None, None)
         labels, squared, floors = backend.relabel(values, centroids, before, floors_before, self.margin)
         changed = np.arange(len(labels)) if before is None else np.flatnonzero(labels != before)
@@ -196,6 +233,8 @@ class SumPass(_Summing):
         As for :class:`TilePass`.
     farthest : int
         How many of the points farthest from their centroids to find.
+    again : bool
+        A third column: labels of the iteration before, for how many changed.
     """
 
     metric: Metric
@@ -204,6 +243,7 @@ class SumPass(_Summing):
     clusters: int
     first: int
     farthest: int
+    again: bool = False
     name: str = "sums of a tile"
     reads_values: bool = True
 
@@ -218,7 +258,7 @@ class SumPass(_Summing):
 
     def chunk(self, block: Block, columns: Columns, backend: Backend) -> tuple[Assigned, Columns]:
         """Sums of one block."""
-        labels, values = columns
+        labels, values, *before = columns
         inside = (labels >= self.first) & (labels < self.first + self.clusters)
         own = np.where(inside, labels - np.int32(self.first), np.int32(-1)).astype(np.int32, copy=False)
         return (
@@ -226,6 +266,7 @@ class SumPass(_Summing):
                 backend.cluster_sums(block.values, own, self.metric, self.fixed_point, self.clusters),
                 self.inertia.add(values),
                 kernels.farthest(values, block.rows, self.farthest),
+                changed_labels(labels, before[0] if self.again else None),
             ),
             (),
         )

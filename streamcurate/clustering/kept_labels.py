@@ -1,6 +1,7 @@
 """What an iteration leaves to the next, so that it costs what changed: labels, their floors, sums, and how far to look.
 
-All of it is made again where it is lost; none of it changes a result.
+Where that would not pay, labels alone, so that the next can tell how many points it moved. All of it is made again
+where it is lost; none of it changes a result.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from streamcurate import kernels
 from streamcurate.clustering.centroids import has_room
 from streamcurate.clustering.iteration import Assigned, AssignPass, share_within
 from streamcurate.clustering.passes import LabelPass
-from streamcurate.clustering.surroundings import Measured, Surroundings
+from streamcurate.clustering.surroundings import Measured, Surroundings, ignore
 from streamcurate.kernels import ClusterSums
 from streamcurate.storage import StoredArray, create_array
 from streamcurate.streaming import Output, State
@@ -26,6 +27,8 @@ from streamcurate.tree.level import aligned_chunk_rows
 
 # A pass of fewer operations is over before files for its labels would be written.
 _FEWEST_OPERATIONS = 1e9
+# Labels that only tell how many points move are held in memory for so many rows.
+FEW_ROWS = 1 << 20
 # Running sums stay in this process where they take no more than this share of its memory.
 _SUMS_SHARE = 1 / 8
 # Sums of moved points count each twice: they gain while fewer than so many move.
@@ -37,6 +40,66 @@ _MARGIN_PER_SHIFT = 2.0
 _SMALLEST_MARGIN, _LARGEST_MARGIN = 0.003, 0.03
 _NEARLY_ALL = 0.9
 _DRIFTS = np.linspace(0.0, 1.0, 41)
+
+
+class LastLabels:
+    """The labels of the iteration before, for how many of them change; nothing where nobody is told.
+
+    Parameters
+    ----------
+    measured : Measured
+        The points.
+    clusters : int
+    work : AssignPass
+        The pass that keeps nothing.
+    around : Surroundings
+    folder : Path
+        For the labels of many rows; those of few are in memory.
+    """
+
+    def __init__(self, measured: Measured, clusters: int, work: AssignPass, around: Surroundings, folder: Path) -> None:
+        source = measured.points.source
+        self._rows, self._operations = source.rows, 2 * source.dims * clusters
+        self._few = source.rows if source.rows <= FEW_ROWS else 0
+        self._plain, self._counting = work, replace(work, counts=True, few_rows=self._few)
+        self._wanted = around.emit is not ignore and has_room(self._counting, measured, around)
+        self._folder, self._passes = folder, 0
+        self._written: StoredArray | None = None
+        self._stored: StoredArray | None = None
+        self._held: NDArray[np.int32] | None = None
+
+    def next_pass(self, state: State) -> tuple[AssignPass, State, Sequence[StoredArray], Sequence[Output]]:
+        """The next pass as one that counts, its state, columns and outputs."""
+        if not self._wanted:
+            return self._plain, state, (), ()
+        work = self._counting
+        if self._few:
+            return work, state if self._held is None else {**state, "labels": self._held}, (), ()
+        self._passes += 1
+        path = self._folder / f"labels-{self._passes}"
+        self._written = _aligned(path, np.int32, self._rows, self._operations)
+        return work, state, () if self._stored is None else (self._stored,), (Output(self._written, -1),)
+
+    def finish(self, work: AssignPass, found: Assigned) -> None:
+        """Take over the labels of a pass."""
+        if not work.counts:
+            return
+        if not work.again:
+            self._counting = replace(work, again=True)
+        if not self._few:
+            if self._stored is not None:
+                shutil.rmtree(self._stored.path, ignore_errors=True)
+            self._stored = self._written
+            return
+        self._held = np.empty(self._rows, dtype=np.int32)
+        for start, labels in found.labels:
+            self._held[start : start + len(labels)] = labels
+
+    def close(self) -> None:
+        """Remove them."""
+        if self._passes:
+            shutil.rmtree(self._folder, ignore_errors=True)
+        self._held = self._stored = self._written = None
 
 
 @dataclass
@@ -80,14 +143,15 @@ class KeptLabels:
         self._passes = 0
         self._margin = 0.0
         self._outputs: tuple[Output, ...] = ()
+        self._last = None if self._wanted else LastLabels(measured, clusters, work, around, self._folder)
 
     def next_pass(
         self, work: AssignPass, centroids: NDArray[np.float32]
     ) -> tuple[AssignPass, State, Sequence[StoredArray], Sequence[Output]]:
         """The pass over these centroids, its state, columns and outputs."""
         state = {"centroids": centroids}
-        if not self._wanted:
-            return work, state, (), ()
+        if self._last is not None:
+            return self._last.next_pass(state)
         self._passes += 1
         self._outputs = tuple(
             Output(self._create(f"{name}-{self._passes}", dtype), fill)
@@ -126,7 +190,8 @@ class KeptLabels:
 
         ``sums`` are the absolute ones, slice by slice, where these are kept at all.
         """
-        if not work.keeps:
+        if self._last is not None:
+            self._last.finish(work, found)
             return
         if sums and not work.moves:
             self._sums = _joined(sums)
@@ -151,17 +216,23 @@ class KeptLabels:
         again = replace(work, again=True, drift=_best_drift(left.shifts, left.gaps))
         return again, {"before": left.centroids}, (left.labels, left.floors)
 
+    def end(self) -> None:
+        """Remove what only further iterations would need."""
+        if self._last is not None:
+            self._last.close()
+
     def close(self) -> None:
         """Remove what is kept."""
         shutil.rmtree(self._folder, ignore_errors=True)
         self._left = self._sums = None
 
     def _create(self, name: str, dtype: type[np.generic]) -> StoredArray:
-        path = Path(self._folder, name)
-        self._folder.mkdir(parents=True, exist_ok=True)
-        rows = self._measured.points.source.rows
-        chunk = aligned_chunk_rows(rows, self._operations)
-        return create_array(path, (rows,), dtype, chunk, durable=False, overwrite=True)
+        return _aligned(self._folder / name, dtype, self._measured.points.source.rows, self._operations)
+
+
+def _aligned(path: Path, dtype: type[np.generic], rows: int, operations: int) -> StoredArray:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return create_array(path, (rows,), dtype, aligned_chunk_rows(rows, operations), durable=False, overwrite=True)
 
 
 def _joined(sums: Sequence[ClusterSums]) -> ClusterSums:

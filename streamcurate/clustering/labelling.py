@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -53,25 +54,30 @@ def label_points(
 
 
 def label_by_tiles(
-    measured: Measured, centroids: Centroids, edges: Sequence[int], around: Surroundings
+    measured: Measured,
+    centroids: Centroids,
+    edges: Sequence[int],
+    around: Surroundings,
+    kept: StoredArray | None = None,
 ) -> tuple[StoredArray, StoredArray]:
     """Labels int32 and formula values float64 of every point in scratch, one pass over the points for each tile.
 
     Each pass compares with the best of the tiles before; the arrays are used in turn, since a pass cannot write what
-    it reads.
+    it reads. Labels of an earlier call that are ``kept`` stay as they are.
     """
     points = measured.points
     folder = around.scratch / around.name / "tiles"
     folder.mkdir(parents=True, exist_ok=True)
     chunk = aligned_chunk_rows(points.source.rows, 2 * points.source.dims * (edges[1] - edges[0]))
     columns: tuple[StoredArray, ...] = ()
+    names = [f"labels-{number}" for number in range(3)]
+    if kept is not None:
+        names.remove(Path(kept.path).name)
     for tile in range(len(edges) - 1):
         first, last = edges[tile], edges[tile + 1]
         outputs = tuple(
-            create_array(
-                folder / f"{kind}-{tile % 2}", (points.source.rows,), dtype, chunk, durable=False, overwrite=True
-            )
-            for kind, dtype in (("labels", np.int32), ("values", np.float64))
+            create_array(folder / name, (points.source.rows,), dtype, chunk, durable=False, overwrite=True)
+            for name, dtype in ((names[tile % 2], np.int32), (f"values-{tile % 2}", np.float64))
         )
         work = TilePass(around.metric, last - first, first, name=f"labels, tile {tile + 1} of {len(edges) - 1}")
         state = {"centroids": centroids.read(first, last)}

@@ -18,6 +18,7 @@ from streamcurate.clustering.kept_labels import KeptLabels
 from streamcurate.clustering.labelling import label_by_tiles
 from streamcurate.clustering.surroundings import Measured, Surroundings
 from streamcurate.runs.events import IterationFinished
+from streamcurate.storage import StoredArray
 from streamcurate.streaming import StoredRows
 
 # Iterations are checkpointed when so many seconds of work would be lost without; faster ones are simply done again.
@@ -44,12 +45,17 @@ class Fit:
 
 @dataclass(frozen=True)
 class _Moved:
-    """One iteration's outcome. ``unchanged``: no centroid moved, hence no label will."""
+    """One iteration's outcome. ``unchanged``: no centroid moved, hence no label will.
+
+    ``points`` changed their cluster since the iteration before, where that is known; ``labels`` are left for the next.
+    """
 
     centroids: Centroids
     inertia: float
     refilled: int
     unchanged: bool
+    points: int | None
+    labels: StoredArray | None = None
 
 
 def lloyd(
@@ -90,13 +96,15 @@ def lloyd(
         centroids.rows, measured, around, lambda tile: replace(work, clusters=tile).cost(source.dims, source.dtype)
     )
     labels = KeptLabels(measured, centroids.rows, work, around) if len(edges) == 2 else None
+    tiled: StoredArray | None = None  # labels of the iteration before, where centroids are held in tiles
     saved_at = time.monotonic()
     while iteration < iterations and not finished:
         began = time.monotonic()
         if labels is not None:
             moved = _move(measured, whole(centroids), work, labels, around)
         else:
-            moved = _move_by_tiles(measured, centroids, edges, iteration, around)
+            moved = _move_by_tiles(measured, centroids, edges, iteration, tiled, around)
+            tiled = moved.labels
         iteration += 1
         # The same centroids again mean the same labels again: no label changed since the pass before.
         finished = moved.unchanged or iteration == iterations
@@ -111,12 +119,16 @@ def lloyd(
                 inertia=moved.inertia,
                 seconds=time.monotonic() - began,
                 refilled=moved.refilled,
+                points=measured.points.count,
+                moved=moved.points,
             )
         )
         if finished or time.monotonic() - saved_at >= CHECKPOINT_SECONDS:
             state = {"iteration": iteration, "inertia": moved.inertia, "finished": finished, "seeding": seeding}
             kept.save("lloyd", centroids, state, around)
             saved_at = time.monotonic()
+    if labels is not None:
+        labels.end()
     return Fit(centroids, iteration, labels)
 
 
@@ -141,18 +153,25 @@ def _move(
         if labels.keeps_sums:
             sums.append(absolute)
     labels.finish(work, found, sums, centroids, means)
-    return _Moved(in_memory(means), inertia, refilled, np.array_equal(means, centroids))
+    changed = found.changed if work.again else None
+    return _Moved(in_memory(means), inertia, refilled, np.array_equal(means, centroids), changed)
 
 
 def _move_by_tiles(
-    measured: Measured, centroids: Centroids, edges: list[int], iteration: int, around: Surroundings
+    measured: Measured,
+    centroids: Centroids,
+    edges: list[int],
+    iteration: int,
+    before: StoredArray | None,
+    around: Surroundings,
 ) -> _Moved:
     """One iteration with a tile of the centroids in memory at a time: labels tile by tile, then sums tile by tile."""
-    columns = label_by_tiles(measured, centroids, edges, around)
+    labels = label_by_tiles(measured, centroids, edges, around, before)
     inertia, refilled, unchanged = 0.0, 0, True
+    changed: int | None = None
 
     def tiles() -> Iterator[NDArray[np.float32]]:
-        nonlocal inertia, refilled, unchanged
+        nonlocal inertia, refilled, unchanged, changed
         refills: Iterator[NDArray[np.float32]] | None = None
         for first, last in pairwise(edges):
             work = SumPass(
@@ -162,16 +181,19 @@ def _move_by_tiles(
                 last - first,
                 first,
                 min(REFILLS, centroids.rows),
+                again=before is not None and first == 0,
             )
+            columns = (*labels, before) if before is not None and first == 0 else labels
             found: Assigned
             for start, stop, found in around.executor.slices(work, measured.points, {}, columns=columns):
-                before = centroids.read(first + start, first + stop)
-                means = kernels.mean_centroids(found.sums, around.metric, before)
+                former = centroids.read(first + start, first + stop)
+                means = kernels.mean_centroids(found.sums, around.metric, former)
                 # The farthest points are the same for every tile: empty clusters take them in turn, lowest first.
                 refills = _refills(found, measured, around) if refills is None else refills
                 refilled += _refill(means, found.sums.counts, refills)
                 inertia = found.inertia.value()
-                unchanged = unchanged and np.array_equal(means, before)
+                unchanged = unchanged and np.array_equal(means, former)
+                changed = found.changed if work.again else changed
                 yield means
 
     # Two arrays in turn: the one before is the last checkpoint's until the next is saved.
@@ -179,7 +201,7 @@ def _move_by_tiles(
     if isinstance(centroids, StoredRows) and centroids.array.path.endswith(name):
         name = "centroids-2"
     stored = kept.store(tiles(), centroids.rows, centroids.dims, name, around)
-    return _Moved(stored, inertia, refilled, unchanged)
+    return _Moved(stored, inertia, refilled, unchanged, changed, labels[0])
 
 
 def _refill(means: NDArray[np.float32], counts: NDArray[np.int64], refills: Iterator[NDArray[np.float32]]) -> int:

@@ -89,34 +89,39 @@ def seed(measured: Measured, clusters: int, method: str, around: Surroundings) -
         The method holds more than the memory limit allows.
     """
     points = measured.points
-    source = points.source
     if (saved := kept.load("seeds", around)) is not None:
         return saved[0], str(saved[1]["method"])
     began = time.monotonic()
-    chosen = choose_method(points.count, clusters, source.dims) if method == "auto" else method
-    if chosen == "random" or clusters == points.count:
-        centroids = _random(measured, clusters, around)
-    else:
-        space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
-        require_memory(chosen, points.count, clusters, space.bytes_per_row, around.executor.budget, source.name)
-        if chosen == "k-means++":
-            encoded, numbers = around.executor.run(_EncodePass(space), points, {})
-            alike = np.empty(0, dtype=np.int64)
-            potentials = plus_plus.potentials_of(encoded, clusters, space, around, alike)
-            del encoded
-            rows = numbers[plus_plus.greedy(potentials, len(numbers), clusters, around, alike)]
-            del potentials
-        else:
-            rows = oversampling.oversample(measured, clusters, space, around)
-        order = np.argsort(rows)
-        vectors = np.empty((clusters, source.dims), dtype=np.float32)
-        vectors[order] = centre_vectors(source.take(rows[order]), around.metric)
-        centroids = in_memory(vectors)
+    chosen = choose_method(points.count, clusters, points.source.dims) if method == "auto" else method
+    with around.stage("seeding", points.count, around.step):
+        centroids = _seeds(measured, clusters, chosen, around)
     seconds = time.monotonic() - began
     around.emit(Seeded(level=around.level, step=around.step, method=chosen, clusters=clusters, seconds=seconds))
     if seconds > CHECKPOINT_SECONDS:
         kept.save("seeds", centroids, {"method": chosen}, around)
     return centroids, chosen
+
+
+def _seeds(measured: Measured, clusters: int, method: str, around: Surroundings) -> Centroids:
+    """First centroids by a method that ``auto`` is none of."""
+    points, source = measured.points, measured.points.source
+    if method == "random" or clusters == points.count:
+        return _random(measured, clusters, around)
+    space = kernels.seeding_space(measured.statistics, points.count, source.dims, around.metric)
+    require_memory(method, points.count, clusters, space.bytes_per_row, around.executor.budget, source.name)
+    if method == "k-means++":
+        encoded, numbers = around.executor.run(_EncodePass(space), points, {})
+        alike = np.empty(0, dtype=np.int64)
+        potentials = plus_plus.potentials_of(encoded, clusters, space, around, alike)
+        del encoded
+        rows = numbers[plus_plus.greedy(potentials, len(numbers), clusters, around, alike)]
+        del potentials
+    else:
+        rows = oversampling.oversample(measured, clusters, space, around)
+    order = np.argsort(rows)
+    vectors = np.empty((clusters, source.dims), dtype=np.float32)
+    vectors[order] = centre_vectors(source.take(rows[order]), around.metric)
+    return in_memory(vectors)
 
 
 def _random(measured: Measured, clusters: int, around: Surroundings) -> Centroids:

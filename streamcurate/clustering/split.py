@@ -96,11 +96,26 @@ def split(
         folder / "coarse-labels", (source.rows,), np.int32, chunk, durable=False, overwrite=True
     )
     work = LabelPass(around.metric, measured.inertia, len(coarse), writes=("labels",), name="coarse labels")
-    executor = around.executor
-    labelled = executor.run(work, points, {"centroids": coarse}, outputs=(Output(coarse_labels, -1),))
+    labelled = around.executor.run(work, points, {"centroids": coarse}, outputs=(Output(coarse_labels, -1),))
+    with around.stage("splitting", points.count):
+        return _split(measured, coarse, coarse_labels, labelled.counts, level, around, writer)
+
+
+def _split(
+    measured: Measured,
+    coarse: NDArray[np.float32],
+    coarse_labels: StoredArray,
+    coarse_counts: NDArray[np.int64],
+    level: Level,
+    around: Surroundings,
+    writer: LevelWriter,
+) -> Splits:
+    """Regroup the rows by their coarse labels, fit the clusters, and put the level's arrays together."""
+    points, source, executor = measured.points, measured.points.source, around.executor
+    folder = around.scratch / f"level-{around.level}" / "split"
     usable = executor.budget.usable
     row_bytes = source.dims * source.dtype.itemsize + 64
-    edges = _bucket_edges(labelled.counts, max(int(usable * _BUCKET_SHARE) // row_bytes, 1))
+    edges = _bucket_edges(coarse_counts, max(int(usable * _BUCKET_SHARE) // row_bytes, 1))
     places = folder / "buckets"
     shutil.rmtree(places, ignore_errors=True)
     places.mkdir()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from streamcurate import kernels
 from streamcurate.clustering.streams import Purpose, stream
 from streamcurate.kernels import ExactTotal, FixedPoint, Metric, Statistics
 from streamcurate.runs.checkpoints import Checkpoints
-from streamcurate.runs.events import Event
+from streamcurate.runs.events import Event, StageFinished, StageStarted
 from streamcurate.streaming import Executor, Points
 
 
@@ -63,6 +65,15 @@ class Surroundings:
     def on(self, executor: Executor) -> Surroundings:
         """The same with another executor."""
         return replace(self, executor=executor)
+
+    @contextmanager
+    def stage(self, name: str, rows: int, step: int | None = None) -> Iterator[None]:
+        """Tell that a stage over so many rows begins, and that it ends unless by an error; one may hold others."""
+        began = time.monotonic()
+        self.emit(StageStarted(stage=name, level=self.level, step=step))
+        yield
+        seconds = time.monotonic() - began
+        self.emit(StageFinished(stage=name, level=self.level, step=step, seconds=seconds, rows=rows))
 
     @property
     def name(self) -> str:

@@ -27,12 +27,14 @@ from streamcurate.files import write_file
 from streamcurate.kernels import Statistics
 from streamcurate.pipeline.executors import check_device, distributed, executor_for
 from streamcurate.pipeline.folder import RunFolder, opened_run
-from streamcurate.pipeline.job import logged
+from streamcurate.pipeline.log import RunLog, logged
 from streamcurate.runs import (
     Event,
     ExtensionRecord,
     LevelFinished,
+    LevelPlanned,
     LevelRecord,
+    LevelStarted,
     Manifest,
     NoveltyRecord,
     Resumed,
@@ -46,7 +48,7 @@ from streamcurate.runs import (
 )
 from streamcurate.runs.machine import this_machine
 from streamcurate.storage import create_group, node_kind
-from streamcurate.streaming import Executor, MemoryBudget, ProgressListener, Silent
+from streamcurate.streaming import Executor, MemoryBudget, PassReport, ProgressListener, Silent
 from streamcurate.tree import LevelWriter, Tree, level_digest, open_tree, rows_under, snapshot_name
 from streamcurate.version import __version__
 
@@ -169,6 +171,8 @@ class _Job:
     def finish(self) -> Tree:
         """Do whatever is left."""
         began = time.monotonic()
+        before: list[PassReport] = []  # of passes made before there is a log
+        self.executor.on_pass = before.append
         earlier = Manifest.read(self.run) if Manifest.exists(self.run) else None
         if earlier is not None:
             check_engine(earlier, self.folder.name)
@@ -196,15 +200,18 @@ class _Job:
         if earlier is not None and earlier.complete:
             self.listener.note(f"{self.folder.name}: finished already, nothing to do")
             return self.folder.conclude(earlier)
-        with logged(self.run, self.listener) as emit:
+        with logged(self.run, self.listener, self.executor) as log:
             if earlier is None:
-                emit(RunStarted(engine=__version__, store=self.store.name, machine=this_machine()))
+                log.emit(RunStarted(engine=__version__, store=self.store.name, machine=this_machine()))
             else:
-                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
+                log.emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
             manifest = earlier or wanted
+            self._tell_plan(manifest, log.emit)
+            for report in before:
+                log.took(report)
             self._record(manifest, snapshot)
-            manifest = self.folder.finish(self._build_levels(manifest, snapshot, statistics, emit))
-            emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
+            manifest = self.folder.finish(self._build_levels(manifest, snapshot, statistics, log))
+            log.emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
         return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
@@ -281,7 +288,7 @@ class _Job:
     # -- levels ------------------------------------------------------------------------------------------------------
 
     def _build_levels(
-        self, manifest: Manifest, snapshot: Snapshot, statistics: Statistics | None, emit: Callable[[Event], None]
+        self, manifest: Manifest, snapshot: Snapshot, statistics: Statistics | None, log: RunLog
     ) -> Manifest:
         under_before = self.base.rows_under()
         under = None
@@ -291,11 +298,14 @@ class _Job:
                 under = rows_under(tree.levels[index - 1], under)
             if index < len(manifest.levels):
                 continue
-            around = self._around(index + 1, emit)
+            log.level = index + 1
+            log.emit(LevelStarted(level=index + 1))
+            around = self._around(index + 1, log.emit)
             warnings: tuple[str, ...] = ()
             if index == 0:
                 if statistics is None:
-                    statistics, _ = measure_new(self.store, around)
+                    with around.stage("statistics", self.store.rows):
+                        statistics, _ = measure_new(self.store, around)
                 extended, manifest, warnings = self._first_level(manifest, snapshot, statistics, around)
             else:
                 level, approximate = self.base.levels[index], is_approximate(self.base, index + 1)
@@ -318,8 +328,8 @@ class _Job:
                 warnings=kept + warnings + uneven,
             )
             for text in warnings + uneven:
-                emit(Warned(text=text, level=index + 1))
-            emit(
+                log.emit(Warned(text=text, level=index + 1))
+            log.emit(
                 LevelFinished(
                     level=index + 1,
                     clusters=record.clusters,
@@ -333,13 +343,32 @@ class _Job:
             self.folder.record(manifest)
         return manifest
 
+    def _tell_plan(self, manifest: Manifest, emit: Callable[[Event], None]) -> None:
+        """Say how many points each level labels, at most for those above an unfinished one; nothing is fitted."""
+        records = self.base.manifest.levels
+        points = records[0].rows + self.store.rows
+        for index, own in enumerate(records):
+            record = manifest.levels[index] if index < len(manifest.levels) else None
+            emit(
+                LevelPlanned(
+                    level=index + 1,
+                    levels=len(records),
+                    points=points if record is None else record.rows,
+                    dims=self.store.dims,
+                    clusters=own.clusters,
+                    iterations=0,
+                )
+            )
+            points = own.clusters if record is None else record.clusters - record.empty
+
     def _first_level(
         self, manifest: Manifest, snapshot: Snapshot, statistics: Statistics, around: Surroundings
     ) -> tuple[Extended, Manifest, tuple[str, ...]]:
         level = self.base.levels[0]
         frozen = FrozenLevel(level, is_approximate(self.base, 1), around)
         threshold = threshold_of(self.base, self.executor)
-        labelled = label_new_rows(self.store, statistics, snapshot.fingerprint, frozen, around)
+        with around.stage("labels", self.store.rows):
+            labelled = label_new_rows(self.store, statistics, snapshot.fingerprint, frozen, around)
         extended, novelty = extend_rows(level, labelled, threshold, around, self._writer(0))
         manifest = manifest.with_novelty(novelty.record)
         return extended, manifest, self._warnings(manifest, frozen, labelled, novelty.record, around)

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import asdict, replace
-from pathlib import Path
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,24 +20,22 @@ from streamcurate.embeddings.fingerprint import unit_rows
 from streamcurate.embeddings.snapshot import SNAPSHOT_NAME, Snapshot, stamps_of
 from streamcurate.embeddings.store import Embeddings
 from streamcurate.embeddings.subset import Subset, read_subset
-from streamcurate.errors import DataError, InputError, RunError
+from streamcurate.errors import DataError, RunError
 from streamcurate.kernels import Metric, Statistics
 from streamcurate.objects import join
 from streamcurate.pipeline.folder import RunFolder
+from streamcurate.pipeline.log import RunLog, logged
 from streamcurate.runs import (
     Event,
-    EventLog,
-    Interrupted,
     LevelFinished,
+    LevelPlanned,
     LevelRecord,
+    LevelStarted,
     Manifest,
-    PassFinished,
     Resumed,
     RunFinished,
     RunStarted,
     Sizes,
-    StageFinished,
-    StageStarted,
     StoreRecord,
     SubsetRecord,
     Warned,
@@ -47,7 +43,6 @@ from streamcurate.runs import (
     differences,
     levels_in_common,
 )
-from streamcurate.runs.events import EVENTS_NAME
 from streamcurate.runs.machine import this_machine
 from streamcurate.storage import create_array, create_group, node_kind
 from streamcurate.streaming import Executor, PassReport, Points, ProgressListener, StoredRows
@@ -55,8 +50,6 @@ from streamcurate.tree import LevelWriter, Tree, level_digest, level_name, open_
 from streamcurate.version import __version__
 
 _MASK_CHUNK_ROWS = 1 << 20
-# Shorter passes come by the thousand and tell nothing.
-_REPORTED_SECONDS = 0.1
 
 
 class Job:
@@ -75,7 +68,6 @@ class Job:
         self.store, self.config = store, config
         self.executor, self.listener = executor, listener
         self.chosen = subset
-        self.level = 1
 
     def finish(self, reuse: str | os.PathLike[str] | None) -> Tree:
         """Do whatever is left."""
@@ -120,20 +112,23 @@ class Job:
         if earlier is not None and earlier.complete:
             self.listener.note(f"{self.folder.name}: finished already, nothing to do")
             return self.folder.conclude(earlier)
-        with logged(self.run, self.listener) as emit:
-            self.executor.on_pass = self._pass_listener(emit)
-            manifest = earlier or self._begin(wanted, snapshot, emit)
-            for report in before:
-                self.executor.on_pass(report)
+        with logged(self.run, self.listener, self.executor) as log:
+            manifest = earlier or self._begin(wanted, snapshot, log.emit)
             if earlier is not None:
                 if node_kind(self.folder.tree) is None or not (self.run / SNAPSHOT_NAME).exists():
                     self._lay_out(snapshot)  # of a run at a URL no more than the manifest may have been published
-                emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
+                log.emit(Resumed(engine=__version__, level=len(earlier.levels) + 1, machine=this_machine()))
+            points = self._rows(subset).count
+            self._tell_plan(manifest, points, log.emit)
+            for report in before:
+                log.took(report)
             if borrowed is not None and reuse is not None:
-                manifest = self._take_over(manifest, borrowed, reuse)
-            manifest = self._build_levels(manifest, statistics, subset, emit)
+                manifest, own = self._take_over(manifest, borrowed, reuse), manifest
+                if manifest is not own:  # how many clusters those levels have is known now
+                    self._tell_plan(manifest, points, log.emit)
+            manifest = self._build_levels(manifest, statistics, subset, log)
             manifest = self.folder.finish(manifest)
-            emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
+            log.emit(RunFinished(digest=manifest.digest or "", seconds=time.monotonic() - began))
         return self.folder.conclude(manifest)
 
     # -- before the first level --------------------------------------------------------------------------------------
@@ -171,6 +166,27 @@ class Job:
         if subset is None:
             return Points.all_of(self.store)
         return Points(self.store, subset.rows, subset.mask)
+
+    def _tell_plan(self, manifest: Manifest, points: int, emit: Callable[[Event], None]) -> None:
+        """Say what every level is to do; how many points those above an unfinished one get is not known: at most."""
+        for index, level in enumerate(self.config.levels):
+            record = manifest.levels[index] if index < len(manifest.levels) else None
+            resampling = level.resampling
+            emit(
+                LevelPlanned(
+                    level=index + 1,
+                    levels=len(self.config.levels),
+                    points=points if record is None else record.rows,
+                    dims=self.store.dims,
+                    clusters=level.clusters,
+                    iterations=level.iterations,
+                    splits=level.splits,
+                    steps=0 if resampling is None else resampling.steps,
+                    rows_per_cluster=0 if resampling is None else resampling.rows_per_cluster,
+                    tolerance=level.tolerance,
+                )
+            )
+            points = min(level.most_clusters, points) if record is None else record.clusters - record.empty
 
     def _manifest(self, snapshot: Snapshot, subset: Subset | None) -> Manifest:
         description = self.store.description()
@@ -224,7 +240,7 @@ class Job:
     # -- levels ------------------------------------------------------------------------------------------------------
 
     def _build_levels(
-        self, manifest: Manifest, statistics: Statistics | None, subset: Subset | None, emit: Callable[[Event], None]
+        self, manifest: Manifest, statistics: Statistics | None, subset: Subset | None, log: RunLog
     ) -> Manifest:
         below: NDArray[np.int64] | None = None
         for index, level in enumerate(self.config.levels):
@@ -233,19 +249,19 @@ class Job:
                 below = rows_under(tree.levels[index - 1], below)
             if index < len(manifest.levels):
                 continue
-            self.level = index + 1
-            around = self._around(self.level, emit)
+            log.level = index + 1
+            log.emit(LevelStarted(level=index + 1))
+            around = self._around(index + 1, log.emit)
             if index == 0:
                 points = self._rows(subset)
             else:
                 points = self._clusters(tree, index)
                 statistics = None
             if statistics is None:
-                emit(StageStarted(stage="statistics", level=index + 1))
-                statistics, _ = measure(points, around)
-                if index == 0:
-                    self._check_usable(statistics)
-                emit(StageFinished(stage="statistics", level=index + 1, rows=points.count))
+                with around.stage("statistics", points.count):
+                    statistics, _ = measure(points, around)
+                    if index == 0:
+                        self._check_usable(statistics)
             manifest = manifest.with_level(self._build(points, statistics, level, around, below))
             self.folder.record(manifest)
         return manifest
@@ -317,42 +333,3 @@ class Job:
         return Surroundings(
             self.executor, metric, self.config.seed, self.folder.scratch, self.folder.checkpoints, emit, level
         )
-
-    def _pass_listener(self, emit: Callable[[Event], None]) -> Callable[[PassReport], None]:
-        def tell(report: PassReport) -> None:
-            if report.seconds >= _REPORTED_SECONDS:
-                emit(PassFinished(level=self.level, **asdict(report)))
-
-        return tell
-
-
-@contextmanager
-def logged(run: Path, listener: ProgressListener) -> Iterator[Callable[[Event], None]]:
-    """A function that notes events in the log of a run and tells the listener; an error that ends the work is noted."""
-    with EventLog(run / EVENTS_NAME) as log:
-
-        def emit(event: Event) -> None:
-            log.append(event)
-            if (text := spoken(event)) is not None:
-                listener.note(text)
-
-        try:
-            yield emit
-        except BaseException as error:
-            with suppress(InputError):  # a full disk is told by the error itself
-                emit(Interrupted(reason=type(error).__name__))
-            raise
-
-
-def spoken(event: Event) -> str | None:
-    """What of an event is worth a line to a watching person."""
-    if isinstance(event, Warned):
-        return f"warning: {event.text}"
-    if isinstance(event, LevelFinished):
-        return (
-            f"level {event.level}: {event.rows:,} points in {event.clusters:,} clusters, inertia {event.inertia:,.6g}"
-            + (f", {event.empty:,} empty" if event.empty else "")
-        )
-    if isinstance(event, Resumed):
-        return f"going on at level {event.level}"
-    return None

@@ -84,7 +84,8 @@ def cluster(
         Another run of the same store, whose identical leading levels are taken over.
     progress : ProgressListener, optional
         An object whose methods ``started(name, rows)``, ``advanced(rows, bytes)``, ``finished()`` and ``note(text)``
-        are called as passes begin, go on and end.
+        are called as passes begin, go on and end; one that has ``happened(event)`` as well is handed the events of
+        the run's log instead of its passes.
 
     Returns
     -------

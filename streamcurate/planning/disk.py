@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from streamcurate.config import Level
-from streamcurate.planning.stages import KEPT_BYTES, RECORD_BYTES, TAG_BYTES, TILE_BYTES, Problem, Stage, leaf_clusters
+from streamcurate.planning.stages import (
+    KEPT_BYTES,
+    LABEL_BYTES,
+    RECORD_BYTES,
+    TAG_BYTES,
+    TILE_BYTES,
+    Problem,
+    Stage,
+    beside_iterations,
+    leaf_clusters,
+)
 from streamcurate.tree.level import ALIGNED_CHUNK_ROWS, aligned_chunk_rows
 
 # As the writer of levels has it.
@@ -53,12 +63,13 @@ def scratch_bytes(problem: Problem, level: Level, stages: Sequence[Stage], sorte
         elif stage.name == "coarse labels":
             lasting += 4 * stage.points
         if stage.tiles > 1 and stage.name in ("iterations", "resampling", "labels"):
-            # Two generations of labels and values, and three of centroids, stay with every step too.
+            # Two generations of labels and values, and three of centroids, stay with every step too; labels of the
+            # iteration before as well.
             lasting += 2 * TILE_BYTES * stage.points * stage.fits
-            lasting += 3 * centroids * stage.fits if stage.name == "iterations" else 0
+            lasting += (3 * centroids + LABEL_BYTES * stage.points) * stage.fits if stage.name == "iterations" else 0
         fleeting = 2 * centroids  # a checkpoint, and the one that takes its place
         if stage.name == "iterations":
-            fleeting += (2 * KEPT_BYTES if stage.kept else 0) * stage.points
+            fleeting += 2 * stage.points * beside_iterations(stage.points, stage.kept) if stage.tiles == 1 else 0
         elif stage.name == "labels" and stage.kept:
             fleeting += KEPT_BYTES * stage.points
         elif stage.name in ("regroup", "split fits", "split labels"):

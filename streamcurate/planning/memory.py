@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from streamcurate.clustering import oversampling, plus_plus
 from streamcurate.clustering.centroids import tile_edges
-from streamcurate.clustering.kept_labels import KeptLabels
+from streamcurate.clustering.kept_labels import FEW_ROWS, KeptLabels
 from streamcurate.clustering.passes import StatisticsPass
 from streamcurate.clustering.surroundings import Measured, Surroundings, ignore
 from streamcurate.config import Level
@@ -116,7 +116,11 @@ class HostLayout:
         if stage.name == "warm-up":
             return 12 * dims * stage.clusters, 0
         if stage.name in ("iterations", "sums"):
-            return self._block(rows, replace(assign, clusters=tile, keeps=stage.kept).cost(dims, dtype))
+            own = replace(assign, clusters=tile, keeps=stage.kept)
+            # Labels alone, of so few rows in memory, tell how many points an iteration moves, where there is room.
+            counting = replace(own, counts=True, few_rows=rows if rows <= FEW_ROWS else 0).cost(dims, dtype)
+            counts = not stage.kept and stage.tiles == 1 and self._fits(counting)
+            return self._block(rows, counting if counts else own.cost(dims, dtype))
         if stage.name in ("resampling", "labels", "coarse labels"):
             keep = label.keep if stage.name == "resampling" else 0
             work = replace(label, clusters=tile, keep=keep, again=stage.kept)

@@ -12,11 +12,13 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from streamcurate.clustering import oversampling, plus_plus
+from streamcurate.clustering.kept_labels import FEW_ROWS
 from streamcurate.clustering.seeding import choose_method
 from streamcurate.config import Level
 
-# Labels and the bounds of the distance to other centroids, kept from pass to pass; labels and values between tiles.
-KEPT_BYTES = 8
+# Labels and the bounds of the distance to other centroids, kept from pass to pass, or labels alone; labels and values
+# between tiles.
+KEPT_BYTES, LABEL_BYTES = 8, 4
 TILE_BYTES = 12
 # Row number and cluster of a row that is regrouped; a record while members are sorted.
 TAG_BYTES, RECORD_BYTES = 16, 16
@@ -241,6 +243,11 @@ def _stages(problem: Problem, level: Level, layout: Layout) -> Iterator[Stage]:
     yield Stage("digest", rows, clusters, 0, 0, digested, 0)
 
 
+def beside_iterations(rows: int, kept: bool) -> int:
+    """Bytes on disk that an iteration leaves to the next for each row, where all centroids are in memory."""
+    return KEPT_BYTES if kept else LABEL_BYTES if rows > FEW_ROWS else 0
+
+
 def split_operations(points: int, level: Level, dims: int, iterations: float | None = None) -> float:
     """Operations of the fits within coarse clusters: seeding, iterations and final labels of all of them."""
     splits = min(level.splits, max(points // level.clusters, 1))
@@ -286,13 +293,14 @@ def _fit(problem: Problem, level: Level, layout: Layout) -> Iterator[Stage]:
     search = 2.0 * points * clusters * dims
     if tiles == 1:
         kept = layout.keeps_labels(rows, clusters, problem.value_bytes)
-        beside = float(KEPT_BYTES * rows) if kept else 0.0
+        beside = float(beside_iterations(rows, kept) * rows)
         yield Stage(
             "iterations", rows, clusters, row_bytes, search, whole + beside, beside, iterations=level.iterations,
             passes=(_pass("k-means pass", rows, whole),), kept=kept, sums_bytes=sums_bytes, sums_clusters=own,
         )  # fmt: skip
         return
-    # Labels tile by tile, beside the label and value that the tiles before found; then sums tile by tile.
+    # Labels tile by tile, beside the label and value that the tiles before found; then sums tile by tile, the first of
+    # them beside the labels of the iteration before.
     read = tiles * (whole + float(TILE_BYTES * rows))
     labelled = tuple(_pass(f"labels, tile {tile + 1} of {tiles}", rows, whole) for tile in range(tiles))
     yield Stage(
@@ -301,8 +309,8 @@ def _fit(problem: Problem, level: Level, layout: Layout) -> Iterator[Stage]:
     )  # fmt: skip
     summed = (_pass("sums of a tile", rows, whole, tiles),)
     yield Stage(
-        "sums", rows, clusters, row_bytes, 2.0 * tiles * points * dims, read, 0, iterations=level.iterations,
-        passes=summed, sums_bytes=sums_bytes, sums_clusters=own * tiles, tiles=tiles,
+        "sums", rows, clusters, row_bytes, 2.0 * tiles * points * dims, read + LABEL_BYTES * rows, 0,
+        iterations=level.iterations, passes=summed, sums_bytes=sums_bytes, sums_clusters=own * tiles, tiles=tiles,
     )  # fmt: skip
 
 

@@ -11,8 +11,12 @@ from streamcurate.config import Level
 from streamcurate.planning.stages import Problem, Stage, fitted_points
 from streamcurate.streaming import MemoryBudget, format_bytes
 
-# Fewer points to a cluster than this and a level does little but copy the one below.
-_FEW_POINTS = 3
+# Fewer points to a cluster than this and a level does little but copy the one below; from 2.5 on, levels still evened
+# long tails out (notebooks/choosing_levels.md, where the levels that did have a quarter of the clusters below them).
+_FEW_POINTS = 2
+_POINTS_ADVISED = 4
+# Of what 9 resampling steps evened out, the first three did most (the same notebook).
+_MOST_OF_THE_STEPS = 3
 # Rows to a cluster beyond which more hardly move a centroid: the number FAISS samples down to.
 _ENOUGH_ROWS = 256
 # What is worth a change of levels.
@@ -88,6 +92,7 @@ def suggestions_for(
     return [
         *_few_points(facts),
         *_resampling(facts),
+        *_steps(facts),
         *_degenerate(facts),
         *_splits(facts),
         *_fit_rows(facts),
@@ -119,13 +124,14 @@ def _few_points(facts: LevelFacts) -> list[Suggestion]:
     if points >= _FEW_POINTS * clusters or points == clusters == 1:
         return []
     below = "rows" if facts.number == 1 else f"clusters of level {facts.number - 1}"
+    advised = max(points // _POINTS_ADVISED, 1)
     return [
         Suggestion(
             "few-points",
             f"level {facts.number}: {clusters:,} clusters from {points:,} {below}, {points / clusters:.1f} each; most "
-            f"would hold one or two. Choose at most {max(points // _FEW_POINTS, 1):,} clusters, or leave the level out",
+            f"would hold one or two. Choose about a quarter of them (clusters: {advised}), or leave the level out",
             facts.number,
-            {"points": points, "clusters": clusters, "points_a_cluster": points / clusters},
+            {"points": points, "clusters": clusters, "points_a_cluster": points / clusters, "advised": advised},
         )
     ]
 
@@ -134,35 +140,70 @@ def _resampling(facts: LevelFacts) -> list[Suggestion]:
     resampling = facts.level.resampling
     if resampling is None:
         return []
-    points, clusters = facts.problem.count, facts.level.clusters
-    kept, mean = resampling.rows_per_cluster, points / clusters
-    if kept * clusters < clusters or kept < mean:
+    mean = facts.problem.count / facts.level.clusters
+    kept, advised = resampling.rows_per_cluster, max(int(mean / 2), 1)
+    if kept >= mean:
+        said = (
+            f"resampling keeps {kept:,} points of each cluster of {mean:.1f} on average: nearly all are kept, and the "
+            f"{resampling.steps} further fits change little"
+        )
+    elif kept == 1 and advised > 1:
+        said = (
+            f"resampling keeps 1 point of each cluster of {mean:.1f} on average: there are no more points than "
+            "clusters to fit on, so that each becomes a centroid by itself"
+        )
+    else:
         return []
-    advised = max(int(mean / 2), 1)
     return [
         Suggestion(
             "resampling",
-            f"level {facts.number}: resampling keeps {kept:,} points of each cluster of {mean:.1f} on average: "
-            f"nearly all are kept, and the {resampling.steps} further fits change little. "
-            f"Keep about half of a cluster (rows_per_cluster: {advised}), or leave resampling out",
+            f"level {facts.number}: {said}. Keep about half of a cluster (rows_per_cluster: {advised}), or leave "
+            "resampling out",
             facts.number,
             {"rows_per_cluster": kept, "points_a_cluster": mean, "advised": advised},
         )
     ]
 
 
+def _steps(facts: LevelFacts) -> list[Suggestion]:
+    level, resampling = facts.level, facts.level.resampling
+    if resampling is None or resampling.steps <= _MOST_OF_THE_STEPS:
+        return []
+    fewer = replace(level, resampling=replace(resampling, steps=_MOST_OF_THE_STEPS))
+    whole, less = facts.seconds(level), facts.seconds(fewer)
+    if whole < _WORTH_SECONDS or whole < _WORTH_FACTOR * less:
+        return []
+    return [
+        Suggestion(
+            "resampling-steps",
+            f"level {facts.number}: with {resampling.steps} resampling steps takes about {spell_seconds(whole)}, with "
+            f"{_MOST_OF_THE_STEPS} about {spell_seconds(less)}. On small pools of known classes the first "
+            f"{_MOST_OF_THE_STEPS} steps did most of what 9 did; try those first (steps: {_MOST_OF_THE_STEPS})",
+            facts.number,
+            {"steps": resampling.steps, "seconds": whole, "advised": _MOST_OF_THE_STEPS, "fewer_seconds": less},
+        )
+    ]
+
+
 def _degenerate(facts: LevelFacts) -> list[Suggestion]:
     """Few points in many dims, high above resampled levels."""
-    points, dims = facts.problem.count, facts.problem.dims
+    points, dims, resampling = facts.problem.count, facts.problem.dims, facts.level.resampling
     if facts.number < _DEGENERATE_LEVEL or not facts.resampled_below or points >= _POINTS_A_DIM * dims:
         return []
+    advised = max(int(points / facts.level.clusters / 2), 1)
+    # Fewer steps alone did not mend it, neither there nor in notebooks/choosing_levels.md; keeping more helped some.
+    keep = (
+        f", or keep more of each cluster here, about half (rows_per_cluster: {advised})"
+        if resampling is not None and resampling.rows_per_cluster < advised
+        else ""
+    )
     return [
         Suggestion(
             "degenerate",
             f"level {facts.number}: {points:,} points of {dims:,} dims, above resampled levels; small pools of so many "
             "dims tend to degenerate there: one cluster holds most rows, many hold one (20,000 text embeddings of 384 "
             "dims in 2,000, 400, 80 clusters: 81 % in one after 3 resampling steps a level, 14 % without resampling). "
-            "Leave the level out, or resample less, and look at the run's warnings",
+            f"Leave the level out, or do without resampling{keep}, and look at the run's warnings",
             facts.number,
             {"points": points, "dims": dims, "points_a_dim": points / dims},
         )

@@ -4,23 +4,12 @@ from __future__ import annotations
 
 import tempfile
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
 
 from streamcurate.errors import RunError
 from streamcurate.objects import contents, join
-from streamcurate.runs.events import (
-    EVENTS_NAME,
-    Event,
-    IterationFinished,
-    LevelFinished,
-    PassFinished,
-    Resumed,
-    RunFinished,
-    RunStarted,
-    Seeded,
-    read_events,
-)
+from streamcurate.runs.events import EVENTS_NAME, Event, read_events
+from streamcurate.runs.progress import LevelProgress, RunProgress, moved_share
 
 
 @dataclass(frozen=True)
@@ -37,12 +26,15 @@ class FitHistory:
         Of the centroids each pass began with.
     refilled : int
         Empty clusters that were given a point.
+    moved : tuple of (float or None)
+        Share of the points that changed their cluster since the pass before; None where the log does not tell.
     """
 
     step: int
     seeding: str | None
     inertias: tuple[float, ...]
     refilled: int
+    moved: tuple[float | None, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -115,7 +107,8 @@ def read_history(run: str) -> History:
         path = Path(folder) / EVENTS_NAME
         path.write_bytes(content)
         try:
-            events = read_events(path)
+            # What a newer version noted beside is no reason to tell nothing.
+            events = read_events(path, unknown="skip")
         except RunError as error:
             return History(trouble=str(error).replace(f"{folder}/", ""))
     return history_of(events)
@@ -123,65 +116,38 @@ def read_history(run: str) -> History:
 
 def history_of(events: list[Event]) -> History:
     """Put the events of a log together."""
-    levels = []
-    begun = [event for event in events if isinstance(event, (RunStarted, Resumed))]
-    engines = dict.fromkeys(event.engine for event in begun)
-    machines = dict.fromkeys(event.machine for event in begun if event.machine)
-    now: dict[int, list[Event]] = {}
-    spent: dict[int, float] = {}
-    level, before = 1, None
-    for event in events:
-        moment = datetime.fromisoformat(event.time)
-        if isinstance(event, (RunStarted, Resumed)):
-            # What lies between a stop and this was no work.
-            level = event.level if isinstance(event, Resumed) else 1
-        elif before is not None:
-            spent[level] = spent.get(level, 0.0) + max((moment - before).total_seconds(), 0.0)
-        before = moment
-        now.setdefault(level, []).append(event)
-        if isinstance(event, LevelFinished):
-            level = event.level + 1
-    finished = {event.level for event in events if isinstance(event, LevelFinished)}
-    for number in sorted(finished):
-        levels.append(_level(number, spent.get(number, 0.0), events))
-    ends = [event.time for event in events if isinstance(event, RunFinished)]
+    run = RunProgress.of(events)
     return History(
-        levels=tuple(levels),
-        engines=tuple(engines),
-        machines=tuple(machines),
-        began=events[0].time if events else None,
-        ended=ends[-1] if ends else None,
-        resumed=sum(isinstance(event, Resumed) for event in events),
-        seconds=sum(spent.values()),
-        tasks=sum(event.tasks for event in events if isinstance(event, PassFinished)),
-        trouble=None if events else f"{EVENTS_NAME} is empty",
+        levels=tuple(
+            _level(level, run.spent.get(number, 0.0))
+            for number, level in sorted(run.levels.items())
+            if level.finished is not None
+        ),
+        engines=tuple(run.engines),
+        machines=tuple(run.machines),
+        began=run.began,
+        ended=None if run.ended is None else run.ended.time,
+        resumed=run.resumed,
+        seconds=run.seconds,
+        tasks=run.tasks,
+        trouble=None if events else f"{EVENTS_NAME} tells of nothing",
     )
 
 
-def _level(number: int, seconds: float, events: list[Event]) -> LevelHistory:
-    seeded, passes, iterations = [], [], dict[tuple[int, int], IterationFinished]()
-    for event in events:
-        if getattr(event, "level", None) != number:
-            continue
-        if isinstance(event, Seeded):
-            seeded.append(event)
-        elif isinstance(event, PassFinished):
-            passes.append(event)
-        elif isinstance(event, IterationFinished):
-            # After a kill a pass may have been made again, with the same result.
-            iterations[event.step, event.iteration] = event
-    methods = {event.step: event.method for event in seeded}
+def _level(level: LevelProgress, seconds: float) -> LevelHistory:
     fits = []
-    for step in sorted({step for step, _ in iterations}):
-        own = [iterations[key] for key in sorted(iterations) if key[0] == step]
-        inertias = tuple(event.inertia for event in own)
-        fits.append(FitHistory(step, methods.get(step), inertias, sum(event.refilled for event in own)))
+    for step in sorted(level.fits):
+        own = level.fits[step].iterations
+        if own:
+            inertias, moved = tuple(event.inertia for event in own), tuple(moved_share(event) for event in own)
+            refilled = sum(event.refilled for event in own)
+            fits.append(FitHistory(step, level.fits[step].seeding, inertias, refilled, moved))
     return LevelHistory(
-        level=number,
+        level=level.number,
         seconds=seconds,
-        seeding_seconds=sum(event.seconds for event in seeded),
-        lloyd_seconds=sum(event.seconds for event in iterations.values()),
-        bytes=sum(event.bytes for event in passes),
-        tasks=sum(event.tasks for event in passes),
+        seeding_seconds=level.seeding_seconds,
+        lloyd_seconds=sum(event.seconds for fit in level.fits.values() for event in fit.iterations),
+        bytes=level.bytes,
+        tasks=level.tasks,
         fits=tuple(fits),
     )

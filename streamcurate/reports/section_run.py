@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-from streamcurate.reports.charts import Series, chart, linear_axis
+from streamcurate.reports.charts import Axis, Series, chart, linear_axis
 from streamcurate.reports.findings import Findings
 from streamcurate.reports.history import FitHistory, LevelHistory
 from streamcurate.reports.markup import (
@@ -30,6 +31,8 @@ T = TypeVar("T")
 _SHADES = 5
 # Fits of a level that are shown, and passes of a fit that are drawn.
 _MOST_FITS, _MOST_PASSES = 40, 150
+# Of the shares of points that moved: one in a million.
+_LEAST_DECADE = -6
 
 
 def convergence_section(names: Names, found: Findings) -> str:
@@ -43,7 +46,8 @@ def convergence_section(names: Names, found: Findings) -> str:
     lead = (
         "<p>Inertia, the sum of squared distances to the own centroid, at each Lloyd pass, in per cent of the fit's "
         "first pass. The first fit is over all points of the level, the resampling steps over those kept of each "
-        "cluster, so that only the course of each can be compared, not its height.</p>"
+        "cluster, so that only the course of each can be compared, not its height. Below it the share of the points "
+        "that changed their cluster since the pass before.</p>"
     )
     charts = "".join(_convergence(names, level) for level in told)
     silent = [str(level.level) for level in found.levels if level.level not in {each.level for each in told}]
@@ -67,7 +71,9 @@ def _convergence(names: Names, level: LevelHistory) -> str:
     room = max(1 - low, 0.02)
     up = linear_axis("% of the first", max(low - 0.06 * room, 0), 1 + 0.02 * room, percent=True)
     title = f"Inertia of level {level.level}"
-    picture = chart(names, title, "One falling line for each fit.", across, up, series)
+    picture = chart(names, title, "One falling line for each fit.", across, up, series) + _moved(
+        names, level.level, fits, across
+    )
     rows = [
         [
             "first fit" if not fit.step else f"step {fit.step}",
@@ -75,13 +81,42 @@ def _convergence(names: Names, level: LevelHistory) -> str:
             str(len(fit.inertias)),
             number(fit.inertias[0]),
             number(fit.inertias[-1]),
+            percent(fit.moved[-1]) if fit.moved and fit.moved[-1] is not None else "–",
             f"{fit.refilled:,}",
         ]
         for fit in fits
     ]
     note = f"Shown are {len(fits):,} of {len(level.fits):,} fits." if len(fits) < len(level.fits) else ""
-    head = ["fit", "seeding", "passes", "inertia at first", "at last", "refilled"]
+    head = ["fit", "seeding", "passes", "inertia at first", "at last", "moved at last", "refilled"]
     return figure(f"Level {level.level}", picture, _legend(fits), note, table(title, head, rows))
+
+
+def _moved(names: Names, level: int, fits: Sequence[FitHistory], across: Axis) -> str:
+    """Shares of points that moved, on a logarithmic axis; nothing where the log does not tell them."""
+    shares = [
+        [(float(number), share) for number, share in enumerate(fit.moved, start=1) if share is not None] for fit in fits
+    ]
+    known = [share for own in shares for _, share in own if share > 0]
+    if not known:
+        return ""
+    least, most = max(math.floor(math.log10(min(known))), _LEAST_DECADE), max(math.ceil(math.log10(max(known))), -1)
+    decades = range(min(least, most - 1), most + 1)
+    ticks = [(float(decade), number(10.0 ** (decade + 2))) for decade in decades]
+    bottom = decades[0]
+    if any(share == 0 for own in shares for _, share in own):
+        bottom -= 1
+        ticks.append((float(bottom), "0"))
+    up = Axis("% that moved", bottom, most, ticks)
+    series = [
+        Series(
+            _shade(index, fits),
+            _thinned([(x, math.log10(max(share, 10.0**bottom))) for x, share in own], _MOST_PASSES),
+            dots=len(own) <= 12,
+        )
+        for index, own in enumerate(shares)
+    ]
+    series.reverse()
+    return chart(names, f"Points of level {level} that moved", "One line for each fit.", across, up, series)
 
 
 def _thinned(items: Sequence[T], most: int) -> Sequence[T]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
+from typing import Literal
 
 from streamcurate.errors import RunError
 from streamcurate.files import disk_errors
@@ -24,7 +25,7 @@ def _now() -> str:
 
 @dataclass(frozen=True)
 class Event:
-    """Something that happened. ``time`` is UTC in ISO 8601; levels count from 1, steps and iterations from 0."""
+    """Something that happened. ``time`` is UTC in ISO 8601; levels and iterations count from 1, steps from 0."""
 
     time: str = field(default_factory=_now, kw_only=True)
 
@@ -55,7 +56,7 @@ class LevelPlanned(Event):
 
     ``points`` of ``dims`` coordinates go into ``clusters``, each of which becomes up to ``splits``; the first fit and
     ``steps`` resampling fits on up to ``rows_per_cluster`` points of each cluster take at most ``iterations`` passes
-    each.
+    each, and stop where one lowers the inertia by less than the share ``tolerance``.
     """
 
     level: int
@@ -67,6 +68,7 @@ class LevelPlanned(Event):
     splits: int = 1
     steps: int = 0
     rows_per_cluster: int = 0
+    tolerance: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -260,8 +262,14 @@ class EventLog:
                     os.close(descriptor)
 
 
-def read_events(path: str | os.PathLike[str]) -> list[Event]:
+def read_events(path: str | os.PathLike[str], unknown: Literal["refuse", "skip"] = "refuse") -> list[Event]:
     """The events of a log, oldest first. A torn last line, left by a kill, is no event.
+
+    Parameters
+    ----------
+    path : path
+    unknown : "refuse" or "skip"
+        What to do about events and fields of another version of streamcurate.
 
     Raises
     ------
@@ -279,6 +287,9 @@ def read_events(path: str | os.PathLike[str]) -> list[Event]:
         try:
             events.append(_decode(line))
         except (ValueError, TypeError, KeyError) as error:
+            if unknown == "skip" and _is_record(line):
+                events += [event] if (event := decode_known(line)) is not None else []
+                continue
             if number == len(lines) and not _is_record(line):
                 break
             raise RunError(
@@ -296,6 +307,19 @@ def _decode(line: bytes) -> Event:
     if kind not in _KINDS:
         raise ValueError(f"unknown event {kind!r}")
     event: Event = _KINDS[kind](**record)
+    return event
+
+
+def decode_known(line: bytes) -> Event | None:
+    """What this version knows of a line: an event, without fields it has not heard of; None where there is none."""
+    try:
+        record = json.loads(line)
+        kind = _KINDS[record.pop("event")]
+        known = {one.name for one in dataclasses.fields(kind)}
+        event: Event = kind(**{name: value for name, value in record.items() if name in known})
+        datetime.fromisoformat(event.time)
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
     return event
 
 

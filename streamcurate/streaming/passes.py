@@ -167,12 +167,11 @@ class Executor(Protocol):
         """The memory of one process."""
 
     @property
-    def progress(self) -> ProgressListener:
-        """Who hears of the progress."""
-
-    @property
     def local(self) -> SerialExecutor:
         """The executor of this process alone."""
+
+    progress: ProgressListener
+    """Hears how passes go."""
 
     on_pass: Callable[[PassReport], None]
     """Hears what every pass took."""

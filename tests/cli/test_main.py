@@ -194,6 +194,7 @@ class TestHelp:
             "inspect",
             "plan",
             "cluster",
+            "watch",
             "sample",
             "explain",
             "dedup",

@@ -14,9 +14,8 @@ import pytest
 
 from streamcurate.embeddings.store import open_embeddings
 
-KILLS = 20
-# A fast machine may finish before all kills are spent; fewer than these would show little.
-FEWEST_KILLS = 8
+# A fast machine may finish before all kills are spent; less than two fifths of them would show little.
+KILLS = [8, pytest.param(20, marks=pytest.mark.slow)]
 CHUNKS, CHUNK_ROWS, DIMS = 400, 64, 16
 
 
@@ -60,11 +59,12 @@ def content(store: Path) -> dict[str, bytes]:
     return {str(path.relative_to(store)): path.read_bytes() for path in store.rglob("*") if path.is_file()}
 
 
-def test_killed_at_random_instants(folder):
+@pytest.mark.parametrize("most", KILLS)
+def test_killed_at_random_instants(folder, most):
     choose = random.Random(20)
     kills = 0
     seen = []
-    while kills < KILLS:
+    while kills < most:
         process = start(folder, "e.zarr")
         # Some while it starts and looks at what the last one left, the rest a few chunks later, anywhere inside one.
         if kills % 4 == 0:
@@ -79,7 +79,7 @@ def test_killed_at_random_instants(folder):
             break
         kills += 1
         seen.append(stored(folder))
-    assert kills >= FEWEST_KILLS
+    assert kills >= 0.4 * most
     # What was safe stayed safe: no run began anew.
     assert seen == sorted(seen)
     assert seen[-1] > kills * CHUNK_ROWS
@@ -97,7 +97,7 @@ def test_killed_at_the_end(folder):
     choose = random.Random(5)
     last = (CHUNKS * CHUNK_ROWS * 96 // 97) // CHUNK_ROWS * CHUNK_ROWS
     finish(start(folder, "undisturbed.zarr"))
-    for _ in range(3):
+    for _ in range(2):
         process = start(folder, "e.zarr")
         while process.poll() is None and stored(folder) < last and not (folder / "e.zarr").exists():
             time.sleep(0.0005)

@@ -61,7 +61,7 @@ def small_tiles(columns, rows, screened):
 
 
 @pytest.mark.parametrize("scene", SCENES)
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)  # for each of the scenes
 @given(
     seed=st.integers(0, 2**32), rows=st.integers(0, 90), clusters=st.integers(1, 300), dims=st.integers(1, 40),
     dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 512]), screened=st.booleans(),
@@ -81,7 +81,7 @@ def test_labels_and_values_are_those_of_the_formula(
 
 
 @pytest.mark.parametrize("scene", [gaussian, repeated, neighbours, lattice, _far_rows])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32), clusters=st.integers(2, 120), dims=st.sampled_from([2, 9, 33]),
     metric=METRICS, screened=st.booleans(), cuts=st.lists(st.integers(1, 119), max_size=4),
@@ -222,7 +222,7 @@ def forced(leading, dims, clusters):
 
 
 @pytest.mark.parametrize("scene", [*SCENES, _spectrum, _plane])
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     seed=st.integers(0, 2**32), rows=st.integers(1, 90), clusters=st.integers(1, 300), dims=st.integers(2, 70),
     leading=st.integers(1, 60), dtype=DTYPES, metric=METRICS, columns=st.sampled_from([32, 96, 512]),

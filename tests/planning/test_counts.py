@@ -62,7 +62,7 @@ def rows() -> np.ndarray:
 
 def made(folder: Path, monkeypatch: pytest.MonkeyPatch, **options: Any) -> tuple[sc.Tree, list[Any], Watcher]:
     """A run with every pass in its events."""
-    monkeypatch.setattr("streamcurate.pipeline.job._REPORTED_SECONDS", 0.0)
+    monkeypatch.setattr("streamcurate.pipeline.log._REPORTED_SECONDS", 0.0)
     watcher = Watcher(folder / "run")
     tree = sc.cluster(folder / "rows.zarr", folder / "run", progress=watcher, memory_limit="1GiB", **options)
     return tree, read_events(folder / "run" / "events.jsonl"), watcher

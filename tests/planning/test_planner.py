@@ -151,9 +151,13 @@ def test_a_level_too_near_the_one_below():
     found = planned([sc.Level(1000), sc.Level(600)], 50_000, 64)
     assert kinds(found) == [("few-points", 2)]
     one = found.suggestions[0]
-    assert one.numbers == {"points": 1000, "clusters": 600, "points_a_cluster": pytest.approx(1.667, abs=1e-3)}
-    assert "at most 333 clusters" in one.text
-    assert kinds(planned([sc.Level(1000), sc.Level(333)], 50_000, 64)) == []
+    assert one.numbers == {
+        "points": 1000, "clusters": 600, "points_a_cluster": pytest.approx(1.667, abs=1e-3), "advised": 250,
+    }  # fmt: skip
+    assert "(clusters: 250)" in one.text
+    # What is advised is not advised against, nor is what helped in notebooks/choosing_levels.md.
+    for clusters in (250, 400, 500):
+        assert kinds(planned([sc.Level(1000), sc.Level(clusters)], 50_000, 64)) == []
 
 
 def test_resampling_that_keeps_everything():
@@ -164,10 +168,37 @@ def test_resampling_that_keeps_everything():
     assert "rows_per_cluster: 10" in found.suggestions[0].text
 
 
+def test_resampling_that_keeps_no_more_points_than_clusters():
+    found = planned([sc.Level(1000, resampling=sc.Resampling(3, 1))], 20_000, 64)
+    assert kinds(found) == [("resampling", 1)]
+    assert "rows_per_cluster: 10" in found.suggestions[0].text
+    # Of clusters of three points, one is half.
+    assert kinds(planned([sc.Level(1000, resampling=sc.Resampling(3, 1))], 3000, 64)) == []
+
+
+def test_fewer_resampling_steps_where_they_cost_much():
+    def level(steps):
+        return sc.Level(1000, iterations=5, resampling=sc.Resampling(steps, 5_000))
+
+    found = planned([level(9)], 10_000_000, 256)
+    (one,) = (one for one in found.suggestions if one.kind == "resampling-steps")
+    assert "steps: 3" in one.text
+    fewer = planned([level(3)], 10_000_000, 256)
+    assert one.numbers["fewer_seconds"] == pytest.approx(fewer.levels[0].expected)
+    assert one.numbers["seconds"] == pytest.approx(found.levels[0].expected)
+    assert one.numbers["seconds"] >= 2 * one.numbers["fewer_seconds"]
+    assert not [one for one in fewer.suggestions if one.kind == "resampling-steps"]
+
+
 def test_a_level_that_will_degenerate():
     resampled = sc.Resampling(10, 3)
     levels = [sc.Level(2000, resampling=resampled), sc.Level(400, resampling=resampled), sc.Level(80)]
-    assert ("degenerate", 3) in kinds(planned(levels, 20_000, 384))
+    (found,) = (one for one in planned(levels, 20_000, 384).suggestions if one.kind == "degenerate")
+    assert found.level == 3
+    assert "rows_per_cluster" not in found.text
+    kept = [*levels[:2], sc.Level(40, resampling=sc.Resampling(10, 2))]
+    (found,) = (one for one in planned(kept, 20_000, 384).suggestions if one.kind == "degenerate")
+    assert "(rows_per_cluster: 5)" in found.text
     assert kinds(planned(levels, 20_000, 16)) == []
     assert kinds(planned([sc.Level(level.clusters) for level in levels], 20_000, 384)) == []
 

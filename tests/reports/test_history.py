@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from made_events import MadeRun
 
 from streamcurate.reports.history import history_of, read_history
 from streamcurate.runs.events import (
+    EventLog,
     IterationFinished,
     LevelFinished,
     PassFinished,
@@ -16,6 +18,7 @@ from streamcurate.runs.events import (
     RunStarted,
     Seeded,
 )
+from streamcurate.runs.progress import RunProgress
 
 
 def at(second: float) -> str:
@@ -68,11 +71,48 @@ def test_passes_made_twice_count_once() -> None:
     assert [fit.inertias for fit in second.fits] == [(7.0,)]
 
 
+def test_shares_of_points_that_moved() -> None:
+    first = MadeRun([(100_000, 1000, 1)]).events
+    (level,) = history_of(first).levels
+    for fit in level.fits:
+        assert fit.moved[0] is None
+        assert len(fit.moved) == len(fit.inertias)
+        shares = [share for share in fit.moved if share is not None]
+        assert shares == sorted(shares, reverse=True)
+    assert level.fits[0].moved[1] == pytest.approx(0.06)
+    # Logs of earlier versions do not tell.
+    assert history_of(EVENTS).levels[0].fits[0].moved == (None, None)
+
+
+def test_is_the_one_fold_of_the_log() -> None:
+    events = MadeRun().events
+    run, found = RunProgress.of(events), history_of(events)
+    assert [each.level for each in found.levels] == list(run.levels)
+    assert found.seconds == run.seconds
+    for level in found.levels:
+        progress = run.levels[level.level]
+        assert sum(len(fit.inertias) for fit in level.fits) == progress.iterations
+        assert (level.seconds, level.bytes) == (run.spent[level.level], progress.bytes)
+        assert [fit.inertias[-1] for fit in level.fits] == [
+            fit.last.inertia for fit in progress.fits.values() if fit.last
+        ]
+
+
+def test_what_a_newer_version_noted_is_left_out(tmp_path: Path) -> None:
+    with EventLog(tmp_path / "events.jsonl") as log:
+        for event in EVENTS:
+            log.append(event)
+    before = read_history(str(tmp_path))
+    with (tmp_path / "events.jsonl").open("a") as file:
+        file.write('{"event": "unheard-of", "time": "2026-01-02T03:00:00+00:00"}\n')
+    assert read_history(str(tmp_path)) == before == history_of(EVENTS)
+
+
 def test_without_a_log_it_says_so(tmp_path: Path) -> None:
     assert read_history(str(tmp_path)).trouble == "events.jsonl is not there"
-    (tmp_path / "events.jsonl").write_text('{"event": "unheard-of"}\n{"event": "x"}\n')
+    (tmp_path / "events.jsonl").write_text('no event\n{"event": "x"}\n')
     found = read_history(str(tmp_path))
     assert found.trouble is not None
     assert found.trouble.startswith("events.jsonl: line 1 is no event of this version")
     (tmp_path / "events.jsonl").write_text("")
-    assert read_history(str(tmp_path)).trouble == "events.jsonl is empty"
+    assert read_history(str(tmp_path)).trouble == "events.jsonl tells of nothing"

@@ -14,6 +14,9 @@ from streamcurate.runs import (
     Interrupted,
     IterationFinished,
     LevelFinished,
+    LevelPlanned,
+    LevelStarted,
+    PassAdvanced,
     PassFinished,
     Resumed,
     RunFinished,
@@ -27,8 +30,11 @@ from streamcurate.runs import (
 
 EVENTS = [
     RunStarted(engine="0.1.0", store="emb.zarr"),
+    LevelPlanned(level=1, levels=2, points=1000, dims=16, clusters=10, iterations=50, steps=3, rows_per_cluster=5),
+    LevelStarted(level=1),
     StageStarted("statistics"),
     StageFinished("statistics", seconds=1.5, rows=1000),
+    PassAdvanced("labels", level=1, done=500, rows=1000, bytes=32000, seconds=1.5),
     PassFinished("labels", level=1, rows=1000, bytes=64000, seconds=0.5, tasks=4, busy_seconds=0.9),
     Seeded(level=1, step=0, method="k-means++", clusters=10, seconds=0.1),
     IterationFinished(level=1, step=0, iteration=0, inertia=0.1 + 0.2, seconds=2.5, refilled=1),
@@ -190,3 +196,30 @@ def test_closed_log_takes_nothing(path):
     log.close()
     with pytest.raises(ValueError, match="closed"):
         log.append(EVENTS[0])
+
+
+class TestAnotherVersion:
+    @pytest.fixture
+    def newer(self, path):
+        lines = path.read_text().splitlines(keepends=True)
+        lines.insert(3, '{"event": "unheard-of", "time": "2030-01-01T00:00:00+00:00"}\n')
+        lines.insert(5, '{"event": "warned", "time": "2030-01-01T00:00:00+00:00", "text": "t", "colour": "red"}\n')
+        lines.insert(6, '{"event": "warned", "time": "at noon", "text": "t"}\n')
+        path.write_text("".join(lines) + '{"event": "torn')
+        return path
+
+    def test_is_refused(self, newer):
+        with pytest.raises(RunError, match=r"line 4 is no event of this version .*unheard-of"):
+            read_events(newer)
+
+    def test_can_be_skipped(self, newer):
+        events = read_events(newer, unknown="skip")
+        # A field that is not known is left out, an event that is not known is left out whole.
+        assert events[4] == Warned("t", time="2030-01-01T00:00:00+00:00")
+        assert [event for event in events if event.time != "at noon" and event != events[4]] == EVENTS
+
+    def test_damage_is_no_other_version(self, newer):
+        lines = newer.read_text().splitlines(keepends=True)
+        newer.write_text("".join([*lines[:2], "damaged\n", *lines[2:]]))
+        with pytest.raises(RunError, match="line 3"):
+            read_events(newer, unknown="skip")

@@ -91,7 +91,6 @@ class DaskExecutor:
         threads: int | None = None,
     ) -> None:
         self._workers = Workers(client, progress)
-        self.progress = progress
         self.on_pass: Callable[[PassReport], None] = no_report
         self._closed = False
         self._passes = 0
@@ -140,6 +139,15 @@ class DaskExecutor:
         self.local.close()
 
     # -- the executor ------------------------------------------------------------------------------------------------
+
+    @property
+    def progress(self) -> ProgressListener:
+        """Hears how passes go, in this process and on the workers."""
+        return self.local.progress
+
+    @progress.setter
+    def progress(self, listener: ProgressListener) -> None:
+        self.local.progress = listener
 
     def run(
         self,

@@ -20,6 +20,7 @@ def test_two_hosts_share_the_work(cluster: Cluster, given: Given, hosts: list[Ho
     assert all(cluster.done(host) > count for host, count in zip(hosts[1:], before, strict=True))
 
 
+@pytest.mark.slow  # on one machine: streaming/dask/test_faults.py
 def test_a_worker_that_joins_late_takes_its_share(
     cluster: Cluster, given: Given, hosts: list[Host], tidy: None, tmp_path
 ):
@@ -66,6 +67,7 @@ def with_a_late_worker(cluster: Cluster, given: Given, hosts: list[Host], tmp_pa
     return command.wait(60), output.read_text()
 
 
+@pytest.mark.slow  # on one machine: test_workers.py
 def test_a_host_that_sees_another_folder_is_named(
     separate: list[Host], cluster: Cluster, given: Given, hosts: list[Host], tmp_path
 ):
