@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from streamcurate.cli.allocations import allocation_options, draw_options
-from streamcurate.display.progress import Progress
 from streamcurate.errors import InputError
 
 
@@ -40,6 +39,7 @@ def command(
     gives, how high its children are filled, and which bound holds the one on the branch; without any of the three, the
     clusters of the top level.
     """
+    from streamcurate.display.progress import Progress
     from streamcurate.sampling import explain
     from streamcurate.tree import open_tree
 

@@ -7,7 +7,6 @@ from typing import Literal
 import click
 
 from streamcurate.cli.signals import set_resume_hint
-from streamcurate.display.progress import Progress
 
 
 @click.command("ingest")
@@ -58,6 +57,7 @@ def command(
     When it is stopped, the same command goes on; on a finished store it has nothing to do. SOURCES and OUT may be URLs
     (s3:// gs:// az://; http:// too for SOURCES).
     """
+    from streamcurate.display.progress import Progress
     from streamcurate.embeddings.ingest import ingest
     from streamcurate.objects import is_url
     from streamcurate.streaming.budget import format_bytes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import logging
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -145,6 +146,8 @@ def run(group: click.Group, arguments: Sequence[str] | None = None) -> int:
 
 def _stopped(exit_code: int, hint: str | None) -> int:
     announce("stopped" if hint is None else f"stopped; {hint}")
+    # Reads under way are dropped when the process ends; that each of them was is no news to who stopped it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     return exit_code
 
 

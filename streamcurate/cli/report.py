@@ -8,7 +8,6 @@ from typing import Any
 import click
 
 from streamcurate.cli.allocations import allocation_options, draw_options
-from streamcurate.display.progress import Progress
 
 
 @click.command("report")
@@ -73,6 +72,7 @@ def command(
     same size at random; how far the pool's rows are from the nearest drawn one; maps; what lies in the top clusters;
     and how the run went. The page is one file that needs no network.
     """
+    from streamcurate.display.progress import Progress
     from streamcurate.reports import report
 
     # With a selection, options of a draw are refused: those that were not given do not count.

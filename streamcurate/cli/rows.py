@@ -7,8 +7,6 @@ from pathlib import Path
 
 import click
 
-from streamcurate.display.progress import Progress
-
 
 @click.command("rows")
 @click.argument("how", type=click.Choice(["union", "intersection", "difference"]))
@@ -49,6 +47,7 @@ def command(
     retrieve, exclude and sample write them. A STORE or RUN in place of a list is all its rows. The difference is the
     first list without the rows of all others; of one list alone, FILE holds its rows in another form.
     """
+    from streamcurate.display.progress import Progress
     from streamcurate.neighbors.row_files import check_destination
     from streamcurate.objects import is_url
     from streamcurate.pipeline.row_lists import combine_rows

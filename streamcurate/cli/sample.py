@@ -10,7 +10,6 @@ import click
 
 from streamcurate.cli.allocations import allocation_options, draw_options
 from streamcurate.cli.signals import set_resume_hint
-from streamcurate.display.progress import Progress
 
 
 @click.command("sample")
@@ -70,6 +69,7 @@ def command(
     and what follows it change that, and streamcurate explain shows how. Cheap to repeat with another size; with the
     same seed and options a smaller draw is part of a larger one.
     """
+    from streamcurate.display.progress import Progress
     from streamcurate.objects import is_url
     from streamcurate.sampling import check_destination, check_options, make_options, sample, write
     from streamcurate.sampling.words import allocation_words, counted

@@ -97,6 +97,8 @@ def greedy(
     chosen = _draw(mass, draws.take(1))
     del mass
     potentials.begin(int(chosen[0]))
+    progress = around.executor.progress
+    progress.started("choosing seeds", clusters)
     while len(chosen) < clusters:
         running = potentials.running_sums()
         if running[-1] == 0:
@@ -111,6 +113,8 @@ def greedy(
         limits = shares(draws.take(batch), potentials.potentials_of(candidates))
         found = potentials.choose(candidates, limits, tries, clusters - len(chosen))
         chosen = np.concatenate([chosen, found])
+        progress.advanced(len(found), 0)
+    progress.finished()
     return _complete(chosen, clusters, rows, around)
 
 

@@ -229,6 +229,37 @@ class TestSignals:
         assert err.strip() == "streamcurate: stopped; finished parts are in run/; give the same command again"
         assert out == ""
 
+    def test_reads_that_are_dropped_are_not_told(self):
+        """Zarr reads in an event loop of its own: asyncio would tell of each task that the process leaves behind."""
+        code = """
+import asyncio, gc, sys, threading, time, click
+from streamcurate.cli.main import run
+
+async def never():
+    await asyncio.sleep(3600)
+
+@click.group()
+def group(): pass
+
+@group.command()
+def work():
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    future = asyncio.run_coroutine_threadsafe(never(), loop)
+    while not asyncio.all_tasks(loop):
+        time.sleep(0.01)
+    loop.call_soon_threadsafe(loop.stop)
+    thread.join()
+    raise KeyboardInterrupt
+
+status = run(group, ["work"])
+gc.collect()
+sys.exit(status)
+"""
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert (done.returncode, done.stderr.strip()) == (130, "streamcurate: stopped")
+
     def test_further_sigterms_do_not_disturb_the_end(self, program):
         with program("work", "wait", "--clean-up") as process:
             assert process.stdout.readline() == "ready\n"

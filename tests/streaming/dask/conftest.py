@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterator
-from multiprocessing import forkserver
 from typing import Any
 
 import dask
@@ -19,10 +18,8 @@ from streamcurate.streaming.dask.farm import Farm
 def client() -> Iterator[Any]:
     """Two workers of one thread each; tests may kill them, add some or take them away: see ``workers``.
 
-    Forked from a process that has imported what they need, since dozens are started: those of the command are not.
+    Forked from a process that has imported ``distributed``, since dozens are started: those of the command are not.
     """
-    forkserver.set_forkserver_preload(["warm"])
-    forkserver.ensure_running()  # before Dask asks for it with a list of its own
     forked = dask.config.set({"distributed.worker.multiprocessing-method": "forkserver"})
     with forked, connect(workers=2, memory_limit=LIMIT, threads=1) as connected:
         yield connected
