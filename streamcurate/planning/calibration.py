@@ -283,7 +283,7 @@ def _level(
     if steps:
         kept = seen.kept if seen.kept is not None and len(seen.kept) >= seen.clusters else rows
         mixed = kept[np.random.default_rng(bench.seed).permutation(len(kept))]
-        resampled, _ = fit_rates(mixed, kept_points(problem, level), level, bench, part * seconds / fits)
+        resampled, _ = fit_rates(mixed, kept_points(problem, level), level, bench, part * seconds / fits, alike=rows)
         # A likeness keeps fewer rows; how fast so many clusters are searched is known from the first fit.
         if seen.clusters < level.clusters:
             again = min(resampled.again, first.again)
@@ -327,11 +327,22 @@ def _split_rate(rows: NDArray[Any], level: Level, problem: Problem, bench: Bench
                 pass
             done += len(groups)
         return max(done, 1) * used / max(working.seconds, 1e-6)
-    began, done, working = time.perf_counter(), 0, Working()
-    while done < len(groups) and (not done or time.perf_counter() - began < 0.4):
-        look(rows[groups[done]], inner, bench)
-        done += 1
-    return done * used / max(working.seconds, 1e-6) * min(size / used, 1.0)
+    # Side by side, each in one thread, as split fits are.
+    threads = bench.executor.budget.threads
+    with SerialExecutor(replace(bench.executor.budget, threads=1), bench.watch) as inline:
+
+        def one(number: int) -> None:
+            folder = bench.folder / f"split-{number}"
+            folder.mkdir()
+            look(rows[groups[number]], inner, replace(bench, executor=inline, folder=folder))
+
+        began, done, working = time.perf_counter(), 0, Working()
+        while done < len(groups) and (not done or time.perf_counter() - began < 0.4):
+            some_more = range(done, min(done + threads, len(groups)))
+            for _ in bench.executor.local.side_by_side(one, some_more):
+                pass
+            done = some_more.stop
+        return done * used / max(working.seconds, 1e-6) * min(size / used, 1.0)
 
 
 def _groups(rows: NDArray[Any], size: int, bench: Bench) -> list[NDArray[np.int64]]:

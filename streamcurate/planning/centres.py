@@ -1,4 +1,5 @@
-"""How long greedy k-means++ takes: its first centres are chosen, and the rest follows from how they went."""
+"""How long seeding takes: of greedy k-means++ the first centres are chosen, and the rest follows from how they went;
+k-means|| is done for fewer rows."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from streamcurate import kernels
 from streamcurate.clustering import plus_plus
+from streamcurate.clustering.seeding import seed
 from streamcurate.kernels.trials import Trials
 from streamcurate.planning.bench import Bench, TimeUpError, Working, measured_rows
 
@@ -18,6 +20,8 @@ _FEWEST_CENTRES = 32
 # Beyond the first few, which pay for what is set up. (1,000 centres foretold from those of one second: 30,000 rows of
 # 768 dims within 1.3, 200,000 of 64 dims 1.1, 100,000 of 8 dims 1.1.)
 _FIRST_CENTRES, _POINTS, _LEAST_POWER = 8, 12, 0.5
+# Rows to begin with, and how many times as many come next.
+_ROWS_A_CENTRE, _MORE_ROWS = 16, 4
 
 
 class _Timed:
@@ -80,3 +84,31 @@ def seeding_seconds(rows: NDArray[Any], points: int, clusters: int, bench: Bench
     else:  # all of them, or as many as there are distinct rows
         whole = timed.at[-1] * max(clusters / len(rows), 1.0)
     return (before + working.share * whole) * points / len(rows)
+
+
+def oversampling_seconds(rows: NDArray[Any], points: int, clusters: int, bench: Bench, seconds: float) -> float:
+    """Seconds of k-means|| over so many points, from ever more of the rows.
+
+    Its candidates are as many whatever the rows, so that their choice costs the same, and the passes cost by the row.
+    """
+    around = bench.around(lambda event: None)
+    spent, counts = list[float](), list[int]()
+    count = min(_ROWS_A_CENTRE * clusters, len(rows), points)
+    while True:
+        measured = measured_rows(rows[:count], bench, around)
+        working = Working()
+        seed(measured, clusters, "k-means||", around)
+        spent.append(working.seconds)
+        counts.append(count)
+        larger = min(_MORE_ROWS * count, len(rows), points)
+        if larger < 2 * count or sum(spent) + spent[-1] * larger / count > seconds:
+            break
+        count = larger
+    if count == points:
+        return spent[-1]
+    if len(counts) == 1:
+        return spent[0] * points / count
+    each = max((spent[-1] - spent[-2]) / (counts[-1] - counts[-2]), 0.0)
+    # Times of passes as short as these scatter: half of the whole is by the row at least.
+    each = max(each, spent[-1] / counts[-1] / 2.0)
+    return spent[-1] + each * (points - counts[-1])

@@ -24,7 +24,7 @@ from streamcurate.clustering.labelling import label_points
 from streamcurate.clustering.passes import LabelPass
 from streamcurate.config import Level
 from streamcurate.planning.bench import Bench, TimeUpError, Working, measured_rows
-from streamcurate.planning.centres import seeding_seconds
+from streamcurate.planning.centres import oversampling_seconds, seeding_seconds
 from streamcurate.planning.rates import FitRates
 from streamcurate.planning.stages import seeding_method
 from streamcurate.runs.events import Event, IterationFinished, Seeded
@@ -35,13 +35,15 @@ from streamcurate.streaming import Output
 MOST_ROWS_A_CLUSTER = 100
 _FEWEST_CLUSTERS = 24
 # Later iterations are timed on so many rows to a cluster, from random seeds.
-_PROFILE_ROWS, _PROFILE_ITERATIONS = 8, 6
+_PROFILE_ROWS, _PROFILE_ITERATIONS, _PROFILES = 8, 6, 3
+# What is no more than so many times as large tells nothing new.
+_LARGER = 1.5
 _LARGEST_CENTROIDS = 1 << 23
 _DIRECT_ROWS, _MOST_DIRECT_ROWS = 1024, 1 << 14
 # Rates at so many times the clusters are alike; at any number, within this of each other.
 _LIKE_CLUSTERS, _DIRECT_RANGE = 1.5, 2.0
 # Of a fit's time: to learn how many iterations, how fast they go, seeding, and the search at the real size.
-_LIKENESS_SHARE, _PROFILE_SHARE, _SEEDING_SHARE, _DIRECT_SHARE = 0.25, 0.3, 0.3, 0.05
+_LIKENESS_SHARE, _PROFILE_SHARE, _SEEDING_SHARE, _DIRECT_SHARE = 0.25, 0.9, 0.3, 0.05
 # Times of seeding at other sizes, per row and centre, differed by no more than a factor of four (64 and 384 dims).
 _SEEDING_RANGE = 5.0
 # With more rows to a cluster fits take somewhat more iterations (64 dims: 14 at 50, 19 at 200; 22 at 2,000).
@@ -127,7 +129,13 @@ def look(rows: NDArray[Any], level: Level, bench: Bench, keep: int = 0, seconds:
 
 
 def fit_rates(
-    rows: NDArray[Any], points: int, level: Level, bench: Bench, seconds: float, keep: int = 0
+    rows: NDArray[Any],
+    points: int,
+    level: Level,
+    bench: Bench,
+    seconds: float,
+    keep: int = 0,
+    alike: NDArray[Any] | None = None,
 ) -> tuple[FitRates, Seen]:
     """Rates of a fit of ``level.clusters`` clusters over so many points, from rows like them.
 
@@ -142,6 +150,8 @@ def fit_rates(
         To spend, about.
     keep : int
         Rows of each cluster that the likeness is to keep as resampling would.
+    alike : ndarray, shape (m, dims), optional
+        More rows that seeding is timed on in place of ``rows`` where these are fewer than the points.
     """
     dims, wanted = rows.shape[1], level.clusters
     method = seeding_method(level.init, points, wanted, dims)
@@ -150,7 +160,7 @@ def fit_rates(
         plain = replace(plain, init=method)
     seen = _largest_likeness(rows, points, plain, bench, seconds, keep)
     exact = seen.clusters == wanted and seen.points == points
-    profile = seen if seen.clusters == wanted else _profile(rows, points, plain, bench, seen, _PROFILE_SHARE * seconds)
+    profile = seen if exact else _profile(rows, points, plain, bench, seen, _PROFILE_SHARE * seconds)
     prepare = _prepare_seconds(rows, min(profile.clusters, len(rows)), bench)
     search = _flop(profile.points, profile.clusters, dims) / max(profile.iterations[0] - prepare, 1e-6)
     label = search * profile.iterations[0] / max(profile.label, 1e-6)
@@ -163,10 +173,13 @@ def fit_rates(
         search, label = search * faster, label * faster
     # All passes over the rows and the choice among candidates grow with their product.
     whole = seen.seeding * _products(points, wanted, 1) / _products(seen.points, seen.clusters, 1)
-    if method == "k-means++" and not exact:
+    if method in ("k-means++", "k-means||") and not exact:
         # Measured at the real number of rows, for whose distances caches are too small; within what can be believed.
-        real_rows = seeding_seconds(rows, points, wanted, bench, max(_SEEDING_SHARE * seconds, min(1.0, seconds)))
-        whole = min(max(real_rows, whole / _SEEDING_RANGE), whole * _SEEDING_RANGE)
+        timed = rows if alike is None or len(rows) >= min(points, len(alike)) else alike
+        time_it = seeding_seconds if method == "k-means++" else oversampling_seconds
+        real_rows = time_it(timed, points, wanted, bench, max(_SEEDING_SHARE * seconds, min(1.0, seconds)))
+        least = 0.0 if method == "k-means||" else whole / _SEEDING_RANGE
+        whole = min(max(real_rows, least), whole * _SEEDING_RANGE)
     iterations = float(len(seen.iterations))
     if not seen.finished:  # cut off by the clock, not by the tolerance
         iterations *= 2.0
@@ -226,17 +239,34 @@ def _largest_likeness(rows: NDArray[Any], points: int, level: Level, bench: Benc
 
 
 def _profile(rows: NDArray[Any], points: int, level: Level, bench: Bench, seen: Seen, seconds: float) -> Seen:
-    """The first iterations at the real number of clusters, or at as many as there is time for."""
+    """The first iterations at the real number of clusters, or at as many as there is time for.
+
+    Over as many rows as there is time for: the more, the more the later iterations are like those of the fit, and the
+    less counts what a pass takes whatever its rows. How many those are, each profile tells for the next.
+    """
+    most = min(len(rows), points)
+    wanted = max(min(level.clusters, len(rows) // _PROFILE_ROWS), seen.clusters)
     each = seen.iterations[0] / (seen.points * seen.clusters)
     passes = 1.0 + (_PROFILE_ITERATIONS - 1) * seen.again + 2.0
     affordable = math.sqrt(seconds / (_PROFILE_ROWS * each * passes))
-    clusters = min(level.clusters, int(affordable), len(rows) // _PROFILE_ROWS)
-    if clusters < 1.5 * seen.clusters:
-        return seen
-    short = replace(level, clusters=clusters, init="random", iterations=_PROFILE_ITERATIONS, tolerance=0.0)
-    # As many rows as there is time for: the more, the more the later iterations are like those of the fit.
-    count = min(len(rows), points, max(_PROFILE_ROWS * clusters, int(seconds / (each * clusters * passes))))
-    return look(rows[:count], short, bench, seconds=3.0 * seconds) or seen
+    clusters = max(min(wanted, int(affordable)), seen.clusters)
+    count = min(most, max(_PROFILE_ROWS * clusters, int(seconds / (each * clusters * passes))))
+    found, left = seen, seconds
+    for _ in range(_PROFILES):
+        if count * clusters < _LARGER * found.points * found.clusters:
+            break
+        short = replace(level, clusters=clusters, init="random", iterations=_PROFILE_ITERATIONS, tolerance=0.0)
+        working = Working()
+        made = look(rows[:count], short, bench, seconds=3.0 * seconds)
+        if made is None:
+            break
+        found = made
+        left -= working.seconds
+        affordable = max(left, 0.0) / max(working.seconds, 1e-3) * count * clusters
+        clusters, count = wanted, min(most, int(affordable / wanted))
+        if count < _PROFILE_ROWS * wanted:
+            break
+    return found
 
 
 def _direct(few: NDArray[Any], rows: NDArray[Any], clusters: int, bench: Bench) -> float:
