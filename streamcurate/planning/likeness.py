@@ -153,6 +153,7 @@ def fit_rates(
     alike : ndarray, shape (m, dims), optional
         More rows that seeding is timed on in place of ``rows`` where these are fewer than the points.
     """
+    began = time.monotonic()
     dims, wanted = rows.shape[1], level.clusters
     method = seeding_method(level.init, points, wanted, dims)
     plain = replace(level, splits=1, fit_rows=None, resampling=None, search="exact")
@@ -177,7 +178,8 @@ def fit_rates(
         # Measured at the real number of rows, for whose distances caches are too small; within what can be believed.
         timed = rows if alike is None or len(rows) >= min(points, len(alike)) else alike
         time_it = seeding_seconds if method == "k-means++" else oversampling_seconds
-        real_rows = time_it(timed, points, wanted, bench, max(_SEEDING_SHARE * seconds, min(1.0, seconds)))
+        left = seconds - (time.monotonic() - began)  # the longer, the less there is to foretell
+        real_rows = time_it(timed, points, wanted, bench, max(_SEEDING_SHARE * seconds, min(1.0, seconds), left))
         least = 0.0 if method == "k-means||" else whole / _SEEDING_RANGE
         whole = min(max(real_rows, least), whole * _SEEDING_RANGE)
     iterations = float(len(seen.iterations))
