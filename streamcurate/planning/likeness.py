@@ -265,9 +265,8 @@ def _profile(rows: NDArray[Any], points: int, level: Level, bench: Bench, seen: 
         found = made
         left -= working.seconds
         affordable = max(left, 0.0) / max(working.seconds, 1e-3) * count * clusters
-        clusters, count = wanted, min(most, int(affordable / wanted))
-        if count < _PROFILE_ROWS * wanted:
-            break
+        clusters = max(min(wanted, int(math.sqrt(affordable / _PROFILE_ROWS))), 1)
+        count = min(most, int(affordable / clusters))
     return found
 
 
